@@ -1,0 +1,162 @@
+"""One photograph in memory: pixels in native depth, and all that its file said about them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..errors import CheckError, ShapeError
+from .resize import enlarge
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One file's picture, as shown: its orientation is already applied.
+
+    Attributes:
+        pixels: (H, W, C), C = 1 gray or 3 RGB; uint8 or uint16 over their full range, or float32
+            with 1 = white (values outside [0, 1] are kept).
+        alpha: (H, W) of the same kind, straight (not premultiplied), or None.
+        format: "jpeg", "png", "tiff", "webp", "gif", "avif" or "heif": what the file was.
+        icc: The profile, byte for byte; None means sRGB, or gray with sRGB's curve.
+        exif: The TIFF structure that follows "Exif\\0\\0", as read (the writer resets orientation).
+        xmp: The packet.
+        iptc: Photoshop image resources ("8BIM" blocks), among which IPTC is one.
+        dpi: Pixels per inch, (horizontal, vertical).
+        orientation: The tag as read, 1 to 8.
+        frames: How many pictures the file holds; this is the first.
+        quality: 1-100, the estimated quality of a lossy file; None where it was lossless.
+        subsampling: "4:4:4", "4:2:2", "4:2:0" ... of a JPEG.
+        bits: Bits per sample in the file: 1, 2, 4, 8, 10, 12, 16 or 32.
+        notes: What reading could not keep, each one line, to be announced.
+        carried: Pieces of the container that only its own format can hold, (kind, bytes): PNG's
+            text and colour chunks, JPEG's comments. Written back as they are.
+    """
+
+    pixels: np.ndarray
+    alpha: np.ndarray | None = None
+    format: str = "png"
+    icc: bytes | None = None
+    exif: bytes | None = None
+    xmp: bytes | None = None
+    iptc: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    orientation: int = 1
+    frames: int = 1
+    quality: int | None = None
+    subsampling: str | None = None
+    bits: int = 8
+    notes: tuple[str, ...] = ()
+    carried: tuple[tuple[str, bytes], ...] = ()
+
+    def __post_init__(self) -> None:
+        shape, kind = self.pixels.shape, self.pixels.dtype
+        if self.pixels.ndim != 3 or shape[2] not in (1, 3) or kind not in _PEAKS:
+            raise ShapeError(
+                f"pixels must be (H, W, 1 or 3) uint8, uint16 or float32, got {shape} {kind}."
+            )
+        if self.alpha is not None and (self.alpha.shape != shape[:2] or self.alpha.dtype != kind):
+            raise ShapeError(
+                f"alpha must be {shape[:2]} {kind} as the pixels are, got "
+                f"{self.alpha.shape} {self.alpha.dtype}."
+            )
+
+    @property
+    def height(self) -> int:
+        return int(self.pixels.shape[0])
+
+    @property
+    def width(self) -> int:
+        return int(self.pixels.shape[1])
+
+    @property
+    def gray(self) -> bool:
+        return self.pixels.shape[2] == 1
+
+    @property
+    def peak(self) -> int:
+        """The sample value of white: 255, 65535, or 1 for float."""
+        return _PEAKS[self.pixels.dtype]
+
+    def rgb(self) -> np.ndarray:
+        """(1, 3, H, W) float32 in [0, 1]; gray is spread to three equal channels."""
+        planes = self.pixels.transpose(2, 0, 1)
+        if self.gray:
+            planes = np.broadcast_to(planes, (3, self.height, self.width))
+        out = planes.astype(np.float32, order="C")
+        if self.peak == 1:
+            return np.clip(out, 0, 1, out=out)[None]
+        out *= np.float32(1 / self.peak)
+        return out[None]
+
+    def with_rgb(self, rgb: np.ndarray, scale: int = 1) -> Picture:
+        """This picture with new colours, in its own depth; gray stays gray, alpha follows.
+
+        What a float picture holds beyond [0, 1] passes around the change, so that `rgb()` put
+        back gives the same samples, bit for bit.
+
+        Args:
+            rgb: (1, 3, scale H, scale W) float, clipped to [0, 1] here.
+            scale: 1, or the whole factor by which `rgb` is larger.
+
+        Raises:
+            ShapeError: The shape is another one.
+            CheckError: A value is not finite; a NaN is never written.
+        """
+        wanted = (1, 3, self.height * scale, self.width * scale)
+        if rgb.shape != wanted:
+            raise ShapeError(f"rgb must be {wanted}, got {rgb.shape}.")
+        if not np.isfinite(rgb).all():
+            raise CheckError("The restored picture holds values that are not finite; not written.")
+        if self.gray:  # written so that three equal channels give exactly that value
+            r, g, b = rgb[0]
+            planes = (r + ((g - r) + (b - r)) / 3)[None]
+        else:
+            planes = rgb[0]
+        pixels = _to_native(planes.transpose(1, 2, 0), self.peak, self.pixels.dtype)
+        if self.peak == 1:
+            before = self.pixels
+            if scale > 1:
+                before = before.repeat(scale, axis=0).repeat(scale, axis=1)
+            inside = np.clip(before, 0, 1)
+            pixels = np.where(before == inside, pixels, before + (pixels - inside))
+        alpha = self.alpha
+        if alpha is not None and scale > 1:
+            alpha = enlarge(alpha.astype(np.float32) / self.peak, scale)
+            alpha = _to_native(alpha, self.peak, self.pixels.dtype)
+        return replace(self, pixels=pixels, alpha=alpha)
+
+    @staticmethod
+    def from_rgb(rgb: np.ndarray, format: str = "png", bits: int = 8) -> Picture:
+        """A picture that was never a file, from (1, 3, H, W) or (3, H, W) float in [0, 1].
+
+        Args:
+            rgb: Clipped to [0, 1].
+            format: What `write` makes of it where no suffix says otherwise.
+            bits: 8, 16, or 32 for float.
+
+        Raises:
+            ShapeError: Another shape, or other bits.
+            CheckError: A value is not finite.
+        """
+        planes = rgb[0] if rgb.ndim == 4 else rgb
+        if rgb.ndim not in (3, 4) or planes.shape[0] != 3 or (rgb.ndim == 4 and len(rgb) != 1):
+            raise ShapeError(f"rgb must be (1, 3, H, W) or (3, H, W), got {rgb.shape}.")
+        kinds = {8: np.uint8, 16: np.uint16, 32: np.float32}
+        if bits not in kinds:
+            raise ShapeError(f"bits must be 8, 16 or 32, got {bits}.")
+        if not np.isfinite(planes).all():
+            raise CheckError("The picture holds values that are not finite; not written.")
+        kind = np.dtype(kinds[bits])
+        pixels = _to_native(planes.transpose(1, 2, 0), _PEAKS[kind], kind)
+        return Picture(pixels, format=format, bits=bits)
+
+
+def _to_native(values: np.ndarray, peak: int, kind: np.dtype) -> np.ndarray:
+    """[0, 1] float to samples, rounded to the nearest; float stays as it is, clipped."""
+    values = np.clip(values, 0, 1).astype(np.float32, order="C", copy=False)
+    return values if peak == 1 else (values * np.float32(peak) + np.float32(0.5)).astype(kind)
+
+
+_PEAKS = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535, np.dtype(np.float32): 1}

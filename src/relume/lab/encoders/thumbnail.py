@@ -1,0 +1,46 @@
+"""A small network that turns the thumbnail of the whole picture into one vector."""
+
+import itertools
+
+import torch
+from torch import Tensor, nn
+
+from ...guidance import Guide
+from ...priors.thumbnail import SIDE
+
+
+class ThumbnailEncoder(nn.Module):
+    """Four strided convolutions, mean and deviation over what is left, one linear layer.
+
+    Haze and darkness are global: a crop of grey wall cannot tell whether it is grey because of fog.
+    The deviation stands beside the mean because haze shows as lost contrast.
+
+    Args:
+        dim: D of the vector.
+        width: Channels of the first convolution.
+
+    Shape:
+        guide.maps (N, 3, 96, 96) in [0, 1] -> vector (N, D).
+    """
+
+    reads = "thumbnail"
+    kind = "maps"
+    shape = (3, SIDE, SIDE)
+    whole = True
+
+    def __init__(self, *, dim: int = 64, width: int = 16) -> None:
+        super().__init__()
+        self.dim = dim
+        widths = (3, width, 2 * width, 3 * width, 4 * width)
+        layers: list[nn.Module] = []
+        for a, b in itertools.pairwise(widths):
+            layers += [nn.Conv2d(a, b, 3, stride=2, padding=1), nn.GELU()]
+        self.features = nn.Sequential(*layers)
+        self.head = nn.Sequential(nn.Linear(2 * widths[-1], dim), nn.GELU(), nn.Linear(dim, dim))
+
+    def forward(self, guide: Guide) -> Guide:
+        y: Tensor = self.features(guide.maps - 0.5)
+        mean = y.mean((2, 3), keepdim=True)
+        # The square root of a variance has no gradient at 0: a flat thumbnail must not make a NaN.
+        deviation = ((y - mean).square().mean((2, 3)) + 1e-6).sqrt()
+        return Guide(vector=self.head(torch.cat([mean.flatten(1), deviation], 1)))

@@ -1,0 +1,125 @@
+"""The lab's engine: a restorer run by torch, on the CPU or a GPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+from torch import nn
+
+from ..card import Card, ModelFile
+from ..engine import Precision, checked, feeds, guide_of
+from ..errors import MissingError, ModelError, RecipeError, UsageError
+from ..guidance import Guidance
+from . import weights
+from .recipe import Recipe
+
+
+class TorchEngine:
+    """Runs a restorer as an engine.
+
+    Args:
+        restorer: (lq, guidance) -> out.
+        card: Its card.
+        device: "cpu", "gpu", or "auto" for a GPU where torch sees one.
+        threads: Of one operator; None leaves torch's setting, which is the process's.
+        precision: "bf16" computes under autocast; a tile that does not come out finite is computed
+            again in float32 (`notes` says how many).
+
+    Raises:
+        MissingError: A GPU was asked for and torch sees none.
+    """
+
+    name = "torch"
+
+    def __init__(
+        self,
+        restorer: nn.Module,
+        card: Card,
+        *,
+        device: str = "auto",
+        threads: int | None = None,
+        precision: Precision = "float32",
+    ) -> None:
+        if device == "gpu" and not torch.cuda.is_available():
+            raise MissingError("torch sees no GPU here. Run with --device cpu.")
+        self.device = "gpu" if device != "cpu" and torch.cuda.is_available() else "cpu"
+        self._device = torch.device("cuda" if self.device == "gpu" else "cpu")
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.card = card
+        self.precision: Precision = precision
+        self.notes: list[str] = []
+        self._again = 0
+        self.restorer = restorer.to(self._device).eval()
+
+    def prepare(self, view: np.ndarray, guidance: Guidance) -> Guidance:
+        return guidance
+
+    def __call__(self, tile: np.ndarray, guidance: Guidance) -> np.ndarray:
+        given = feeds(self.card, tile, guidance)
+        out = self._run(given, self.precision)
+        if self.precision == "bf16" and not np.isfinite(out).all():
+            self._again += 1
+            self.notes = [f"{self._again} tiles were not finite in bf16 and computed in float32"]
+            out = self._run(given, "float32")
+        return checked(self.card, tile, out)
+
+    @torch.inference_mode()
+    def _run(self, given: dict[str, np.ndarray], precision: Precision) -> np.ndarray:
+        tensors: dict[str, Any] = {
+            name: torch.from_numpy(a).to(self._device) for name, a in given.items()
+        }
+        lq = tensors["lq"].contiguous(memory_format=torch.channels_last)
+        guidance = Guidance({r.prior: guide_of(r, tensors[r.prior]) for r in self.card.reads})
+        try:
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=precision == "bf16"):
+                out = self.restorer(lq, guidance)
+        except torch.OutOfMemoryError as error:
+            raise MemoryError(str(error)) from error
+        return out.float().contiguous().cpu().numpy()
+
+
+def open_torch(
+    model: ModelFile, *, device: str, threads: int | None, precision: Precision
+) -> TorchEngine:
+    """The torch engine of a `.safetensors` model, or of the one that lies beside an `.onnx`.
+
+    Raises:
+        UsageError: An `.onnx` without its `.safetensors`.
+        ModelError: The weights were refused, or are not those of the `.onnx`.
+    """
+    assert model.path is not None
+    path = model.path.with_suffix(".safetensors")
+    if not path.is_file():
+        raise UsageError(
+            f"the engine torch needs {path.name} beside {model.path}. Run with --engine onnx."
+        )
+    stored = weights.load(path)
+    if stored.digest != model.card.digest:
+        raise ModelError(
+            f"{path} was refused: {model.path.name} beside it was made of other tensors."
+        )
+    restorer = restorer_of(stored)
+    return TorchEngine(restorer, model.card, device=device, threads=threads, precision=precision)
+
+
+def restorer_of(stored: weights.Weights) -> nn.Module:
+    """The network that a recipe builds, holding the weights stored with that recipe.
+
+    Raises:
+        ModelError: The recipe builds no network, or the weights do not fit it.
+    """
+    try:
+        restorer = Recipe.model_validate(stored.recipe).build_model()
+    except (ValidationError, RecipeError) as error:
+        first = " ".join(str(error).split())[:200]
+        raise ModelError(f"the recipe in the weights builds no network here: {first}") from None
+    try:
+        restorer.load_state_dict(stored.tensors)
+    except RuntimeError as error:
+        first = str(error).splitlines()[-1].strip()
+        raise ModelError(f"the weights do not fit the network of their recipe: {first}") from None
+    return restorer

@@ -1,0 +1,418 @@
+"""From a trained restorer to a model's two files, `.safetensors` and `.onnx`, of the same tensors.
+
+Weights are rounded to half precision before anything is written or checked: the rounding moves
+outputs by some 3e-4, the graph may then move them by no more than 1e-5. In the graph each weight is
+a float16 tensor with a cast to float32 behind it, which runtimes do once, at loading.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import math
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, cast
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ..card import CARD_KEY, Card, Reads, header, survey
+from ..engine import Engine, OnnxEngine, OpenVinoEngine, feeds, guide_of
+from ..errors import CheckError, MissingError, ModelError, UsageError
+from ..guidance import Guidance, Guide
+from ..tiling import plan
+from . import weights
+
+OPSET = 18  # the first with everything our networks use; runtimes of 2023 read it
+TOLERANCE = 1e-5
+SIZES = ((1, 1), (1, 3), (2, 2), (5, 4), (9, 7))  # in units of at least 16 pixels
+SEAM = 0.5 / 255
+
+
+def export(
+    restorer: nn.Module,
+    path: Path,
+    card: Card,
+    *,
+    pictures: Iterable[tuple[np.ndarray, Guidance]] | None = None,
+) -> Card:
+    """Check the graph against the network, and write NAME.onnx and NAME.safetensors.
+
+    Args:
+        restorer: With `reads`, `scale`, `multiple_of`, `reach`, `support`; its own weights stay as
+            they are.
+        path: Of the `.onnx`.
+        card: Name, recipe, data, licence and the like. What follows from the network (scale,
+            multiple_of, support, reach, reads, parameters, digest) is filled in here.
+        pictures: Validation pictures (1, 3, H, W) with their guidance, to measure `overlap` on.
+            Without, the card's overlap stands, or the reach where it has none.
+
+    Returns:
+        The card as written.
+
+    Raises:
+        UsageError: The network cannot be exported; the message says what stands in the way.
+        CheckError: The graph does not compute what the network computes.
+        OutputError: A file cannot be written.
+    """
+    if path.suffix != ".onnx":
+        raise UsageError(f"A model file ends in .onnx, got {path}.")
+    _exportable(restorer)
+    rounded = copy.deepcopy(restorer).cpu().float().eval()
+    halves = weights.to_half(rounded.state_dict())
+    rounded.load_state_dict(halves)
+    card = replace(
+        card,
+        scale=rounded.scale,
+        multiple_of=rounded.multiple_of,
+        support=rounded.support,
+        reach=rounded.reach or 0,
+        reads=tuple(cast(Iterable[Reads], rounded.reads)),
+        digest=weights.digest(halves),
+        parameters=sum(p.numel() for p in rounded.parameters()),
+    )
+    if pictures is not None:
+        card = replace(card, overlap=measure_overlap(rounded, pictures))
+    elif card.overlap == 0:
+        card = replace(card, overlap=-(-card.reach // 8) * 8)
+    graph = _graph(rounded, card, halves)
+    data = graph.SerializeToString(deterministic=True)
+    with TemporaryDirectory() as folder:
+        trial = Path(folder) / path.name
+        trial.write_bytes(data)
+        check(rounded, trial)
+    weights.write_whole(path, data)
+    weights.save(path.with_suffix(".safetensors"), halves, recipe=card.recipe, card=card)
+    return card
+
+
+def check(restorer: nn.Module, path: Path) -> dict[str, float]:
+    """Largest difference between the network and its graph over five sizes, for each runtime here.
+
+    Raises:
+        CheckError: A difference above 1e-5.
+        ModelError: The survey refuses the file.
+    """
+    model = survey(path)
+    engines: list[Engine] = [OnnxEngine(model, device="cpu")]
+    with contextlib.suppress(MissingError):  # not installed: ONNX Runtime alone judges
+        engines.append(OpenVinoEngine(model, device="cpu"))
+    worst: dict[str, float] = {}
+    for engine in engines:
+        worst[engine.name] = difference(restorer, engine)
+        if not worst[engine.name] <= TOLERANCE:
+            raise CheckError(
+                f"{path.name} differs from the network by {worst[engine.name]:.1e} in "
+                f"{engine.name}, more than {TOLERANCE:.0e}. It is not fit for use."
+            )
+    return worst
+
+
+@torch.no_grad()
+def difference(
+    restorer: nn.Module, engine: Engine, sizes: Sequence[tuple[int, int]] = SIZES
+) -> float:
+    """The largest absolute difference on random pictures and guidance, over `sizes`."""
+    card, rng = engine.card, np.random.default_rng(0)
+    unit = card.multiple_of * -(-16 // card.multiple_of)
+    worst = 0.0
+    for rows, columns in sizes:
+        tile = rng.random((1, 3, rows * unit, columns * unit), np.float32)
+        nulls = feeds(card, tile, Guidance())
+        guidance = Guidance({r.prior: _drawn(r, nulls[r.prior], rng) for r in card.reads})
+        wanted = restorer(torch.from_numpy(tile), as_tensors(guidance)).numpy()
+        worst = max(worst, float(np.abs(engine(tile, guidance) - wanted).max()))
+    return worst
+
+
+def _drawn(reads: Reads, null: np.ndarray, rng: np.random.Generator) -> Guide:
+    if reads.kind == "regions":
+        array = rng.integers(0, 8, null.shape, np.int32)
+    elif reads.kind == "layers":
+        array = rng.random(null.shape) < 0.5
+    else:
+        array = rng.random(null.shape, np.float32)
+    return guide_of(reads, array)
+
+
+def as_tensors(guidance: Guidance) -> Guidance:
+    """The same guidance with torch tensors."""
+    return guidance.map(lambda g: g.map(lambda a: torch.from_numpy(np.ascontiguousarray(a))))
+
+
+def with_card(path: Path, card: Card) -> None:
+    """Write another card into the `.onnx` and the `.safetensors` beside it; the tensors stay.
+
+    For what is known only after the export: the figures, measured through the exported file.
+
+    Raises:
+        ModelError: The new card contradicts the file: another digest, other inputs.
+    """
+    old = survey(path).card
+    if (card.digest, card.reads, card.scale) != (old.digest, old.reads, old.scale):
+        raise ModelError(f"{path} holds another network than the card of {card.name} describes.")
+    graph = onnx.load_model(path, load_external_data=False)
+    onnx.helper.set_model_props(graph, {CARD_KEY: card.to_json()})
+    weights.write_whole(path, graph.SerializeToString(deterministic=True))
+    beside = path.with_suffix(".safetensors")
+    if beside.is_file():
+        stored = weights.load(beside)
+        metadata, _ = header(beside.read_bytes())
+        words = {**metadata, "card": card.to_json()}
+        weights.write_tensors(beside, weights.to_half(stored.tensors), words)
+
+
+def _exportable(restorer: nn.Module) -> None:
+    reads = tuple(cast(Iterable[Reads], restorer.reads))
+    for entry in reads:
+        if entry.kind == "tokens" and not entry.shape[0]:
+            raise UsageError(
+                f"{entry.prior} may have any number of token rows, which runtimes compute "
+                "differently. Fix the number of rows, and pad with zero rows."
+            )
+        if cast(int, restorer.multiple_of) % entry.stride:
+            raise UsageError(
+                f"{entry.prior} has a stride of {entry.stride}, which does not divide the "
+                f"multiple_of {restorer.multiple_of} of the network."
+            )
+    for name, tensor in restorer.state_dict().items():
+        if not tensor.is_floating_point():
+            raise UsageError(
+                f"{name} is a tensor of {tensor.dtype}, and a graph stores floating-point "
+                "ones only. Register it with persistent=False, or compute it."
+            )
+
+
+class _Flat(nn.Module):
+    """The restorer with its guidance, and its own weights, as plain inputs of one graph.
+
+    A weight that is an input cannot be folded into another constant or merged with an equal one, so
+    each arrives in the graph as it is, under its own name.
+    """
+
+    def __init__(self, restorer: nn.Module, reads: tuple[Reads, ...], names: Sequence[str]) -> None:
+        super().__init__()
+        self.restorer = restorer
+        self.reads = reads
+        self.names = tuple(names)
+
+    def forward(self, seen: tuple[Tensor, ...], held: tuple[Tensor, ...]) -> Tensor:
+        lq, *given = seen
+        pairs = zip(self.reads, given, strict=True)
+        guidance = {reads.prior: guide_of(reads, tensor) for reads, tensor in pairs}
+        tensors = dict(zip(self.names, held, strict=True))
+        return functional_call(self.restorer, tensors, (lq, Guidance(guidance)))
+
+
+def _graph(restorer: nn.Module, card: Card, halves: dict[str, Tensor]) -> onnx.ModelProto:
+    """The ONNX graph: free height and width, float16 weights under their own names, the card."""
+    m = card.multiple_of
+    unit = m * -(-16 // m)
+    tile = torch.zeros(1, 3, 3 * unit, 4 * unit)
+    given = {k: torch.from_numpy(a) for k, a in feeds(card, tile.numpy(), Guidance()).items()}
+    tensors = {k: v for k, v in restorer.state_dict().items() if k in halves}
+    sides = [torch.export.Dim(name, min=1, max=1 << 12) for name in ("rows", "columns")]
+
+    def free(rank: int, fixed: Sequence[int], step: int) -> dict[int, Any]:
+        """Height and width as multiples of one unknown, where the input does not fix them."""
+        axes = {rank - 2: sides[0], rank - 1: sides[1]}
+        return {a: step * d if step > 1 else d for a, d in axes.items() if not fixed[a - rank]}
+
+    shapes = (
+        (
+            free(4, (0, 0), m),
+            *(
+                free(len(r.shape) + 1, r.shape, m // r.stride) if r.spatial else {}
+                for r in card.reads
+            ),
+        ),
+        tuple({} for _ in tensors),
+    )
+    seen = (given["lq"], *(given[r.prior] for r in card.reads))
+    arguments = (seen, tuple(tensors.values()))
+    try:
+        with _quiet():
+            # In two steps, because torch.onnx tries what failed again in other ways: minutes, and
+            # then the message of the last.
+            flat = _Flat(restorer, card.reads, list(tensors)).eval()
+            traced = torch.export.export(flat, arguments, dynamic_shapes=shapes, strict=False)
+            program = torch.onnx.export(
+                traced,
+                dynamo=True,
+                input_names=[*given, *tensors],
+                output_names=["out"],
+                opset_version=OPSET,
+                optimize=True,
+                verbose=False,
+            )
+    except Exception as error:  # the exporter raises whatever the step that failed raises
+        reason = " ".join(str(error).split())[:300]
+        raise UsageError(
+            f"{card.name} cannot be exported with free height and width: {reason}"
+        ) from error
+    assert program is not None
+    model = cast(onnx.ModelProto, program.model_proto)
+    _slim(model)
+    _hold(model, card, halves)
+    onnx.helper.set_model_props(model, {CARD_KEY: card.to_json()})
+    return model
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """The exporter's own progress and warnings are not the reader's."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _slim(model: onnx.ModelProto) -> None:
+    """Drop what only a debugger reads: source lines, inferred shapes, long names."""
+    del model.graph.value_info[:]
+    del model.metadata_props[:]
+    model.producer_name, model.producer_version, model.doc_string = "relume", "", ""
+    for part in (model.graph, *model.graph.node, *model.graph.initializer):
+        part.doc_string = ""
+        del part.metadata_props[:]
+    for value in (*model.graph.input, *model.graph.output):
+        value.doc_string = ""
+        del value.metadata_props[:]
+
+
+def _hold(model: onnx.ModelProto, card: Card, halves: dict[str, Tensor]) -> None:
+    """Turn the inputs that are weights into float16 tensors with a cast behind each."""
+    graph = model.graph
+    used = {name for node in graph.node for name in node.input}
+    idle = sorted(set(halves) - used)
+    if idle:
+        raise UsageError(
+            f"{card.name} has {len(idle)} tensors that its graph does not use, {idle[0]} for one. "
+            "Take them out of the network before the export."
+        )
+    inputs = [value for value in graph.input if value.name not in halves]
+    del graph.input[:]
+    graph.input.extend(inputs)
+    casts: list[onnx.NodeProto] = []
+    wide: dict[str, str] = {}
+    for name, half in halves.items():
+        graph.initializer.append(numpy_helper.from_array(half.numpy(), name))
+        if half.is_floating_point():
+            wide[name] = f"{name}.float32"
+            to = onnx.TensorProto.FLOAT
+            casts.append(onnx.helper.make_node("Cast", [name], [wide[name]], to=to))
+    for node in graph.node:
+        node.input[:] = [wide.get(name, name) for name in node.input]
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+# What tile plans need to know of a network.
+
+
+def measure_reach(restorer: nn.Module, *, seed: int = 0) -> int:
+    """How far an output pixel looks, by gradients: the largest distance, in pixels, of an input
+    that moves it. Weights are drawn anew in float64, so that an untrained zero hides nothing.
+
+    Raises:
+        CheckError: It looks further than the picture used here is wide, or everywhere.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    network = copy.deepcopy(restorer).double().eval()
+    for parameter in network.parameters():
+        deviation = 1 / math.sqrt(max(1, parameter[0].numel() if parameter.ndim > 1 else 1))
+        parameter.data.normal_(0, deviation, generator=rng)
+    m, claimed = cast(int, network.multiple_of), cast(int | None, network.reach)
+    if claimed is None:
+        raise CheckError("The network says it looks at the whole picture.")
+    side = m * -(-2 * (claimed + m) // m) + 2 * m
+    reads = tuple(cast(Iterable[Reads], network.reads))
+    card = Card("measured", multiple_of=m, reads=reads)
+    nulls = feeds(card, np.zeros((1, 3, side, side), np.float32), Guidance())
+    guides: dict[str, Guide] = {}
+    for entry in reads:
+        array = nulls[entry.prior]
+        guide = guide_of(entry, torch.from_numpy(array))
+        guides[entry.prior] = (
+            guide.map(lambda t: t.double()) if array.dtype == np.float32 else guide
+        )
+    lq = torch.rand((1, 3, side, side), generator=rng, dtype=torch.float64, requires_grad=True)
+    out = network(lq, Guidance(guides))
+    scale, reach = cast(int, network.scale), 0
+    for phase in range(m):  # how far depends on where the pixel lies on the strided grids
+        at = side // 2 // m * m + phase
+        row = out[..., at * scale, at * scale].sum()
+        (slope,) = torch.autograd.grad(row, lq, retain_graph=True)
+        moved = slope[0].abs().sum(0).nonzero()
+        reach = max(reach, int((moved - at).abs().max()))
+        if int(moved.min()) == 0 or int(moved.max()) == side - 1:
+            raise CheckError(f"The network looks further than the {claimed} pixels it claims.")
+    return reach
+
+
+@torch.no_grad()
+def measure_overlap(
+    restorer: nn.Module,
+    pictures: Iterable[tuple[np.ndarray, Guidance]],
+    *,
+    tile: int = 128,
+    announce: Callable[[str], None] | None = None,
+) -> int:
+    """The smallest multiple of 8 at which tiles of `tile` pixels give what the whole picture gives.
+
+    The seam error is the largest difference anywhere, both clipped to [0, 1], and may be half an
+    8-bit level. The reach, rounded up, is always enough.
+
+    Args:
+        pictures: (1, 3, H, W) float32, best larger than two tiles each way, with their guidance.
+
+    Raises:
+        CheckError: The network looks at the whole picture, so that no overlap is enough.
+    """
+    if restorer.support != "local":
+        raise CheckError(
+            "The network looks at the whole picture; no overlap makes its tiles equal."
+        )
+    m, scale, reach = (cast(int, getattr(restorer, k)) for k in ("multiple_of", "scale", "reach"))
+    device = next(restorer.parameters()).device
+
+    def run(rgb: np.ndarray, guidance: Guidance) -> np.ndarray:
+        known = as_tensors(guidance).map(lambda g: g.map(lambda t: t.to(device)))
+        return restorer(torch.from_numpy(rgb).to(device), known).float().cpu().numpy()
+
+    given = [(rgb, guidance) for rgb, guidance in pictures]
+    wholes = [np.clip(run(rgb, guidance), 0, 1) for rgb, guidance in given]
+    overlap = 0
+    for overlap in range(0, reach + 8, 8):
+        worst = 0.0
+        for (rgb, guidance), whole in zip(given, wholes, strict=True):
+            height, width = rgb.shape[2:]
+            tiles = plan(
+                height, width, scale=scale, multiple_of=m, overlap=overlap, tile=tile + 2 * overlap
+            )
+            out = np.clip(tiles.run(rgb, guidance, run), 0, 1)
+            worst = max(worst, float(np.abs(out - whole).max()))
+            if worst > SEAM:
+                break
+        if announce:
+            announce(f"overlap {overlap}: seam error {worst * 255:.3f} levels")
+        if worst <= SEAM:
+            break
+    return overlap

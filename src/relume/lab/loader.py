@@ -1,0 +1,115 @@
+"""Batches made ahead, in a process of their own: synthesis runs beside the step, not before it.
+
+A batch is a function of its first sample's number, so the order in which batches are made cannot
+change them, and a run with a loader is bit-equal to one without.
+"""
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
+
+import torch
+
+from ..errors import RelumeError
+from .data import Batch
+
+Ask = tuple[int, int, int]
+"""Number of the first sample, how many, side of the crop."""
+
+
+class Loader:
+    """Call it for a batch; it has the next ones made meanwhile.
+
+    Args:
+        build: Makes the source of batches; called once, in the other process. Picklable.
+        arguments: Of `build`.
+        following: The batch that will be asked for after one, or None after the last.
+        ahead: Batches kept ready.
+
+    Raises:
+        RelumeError: What the source raised, when its batch is asked for.
+    """
+
+    def __init__(
+        self,
+        build: Callable[..., Callable[[int, int, int], Batch]],
+        arguments: tuple[Any, ...],
+        following: Callable[[Ask], Ask | None],
+        *,
+        ahead: int = 3,
+    ) -> None:
+        self.following, self.ahead = following, ahead
+        self.asked: deque[Ask] = deque()
+        # spawn, not fork: the parent's threads (OpenMP, libvips) do not survive a fork.
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, build, arguments), daemon=True)
+        self.process.start()
+        theirs.close()
+
+    def __call__(self, first: int, count: int, crop: int) -> Batch:
+        wanted = (first, count, crop)
+        while self.asked and self.asked[0] != wanted:  # a jump: what was made ahead is not wanted
+            self._receive()
+        if not self.asked:
+            self._ask(wanted)
+        last = self.asked[-1]
+        while len(self.asked) <= self.ahead and (then := self.following(last)):
+            self._ask(then)
+            last = then
+        return self._receive()
+
+    def _ask(self, batch: Ask) -> None:
+        self.pipe.send(batch)
+        self.asked.append(batch)
+
+    def _receive(self) -> Batch:
+        self.asked.popleft()
+        try:
+            answer = self.pipe.recv()
+        except EOFError:
+            raise RelumeError(
+                "The process that makes training samples ended by itself; most often memory ran "
+                "out. Use fewer data.sizes, or smaller photographs."
+            ) from None
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def close(self) -> None:
+        self.pipe.close()
+        self.process.join(5)
+        self.process.kill()
+
+    def __enter__(self) -> "Loader":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _serve(
+    pipe: Connection,
+    build: Callable[..., Callable[[int, int, int], Batch]],
+    arguments: tuple[Any, ...],
+) -> None:
+    torch.set_num_threads(1)
+    os.nice(5)  # the step's threads wait for each other: nothing may come between them
+    try:
+        source = build(*arguments)
+    except RelumeError as error:
+        pipe.recv()
+        pipe.send(error)
+        return
+    while True:
+        try:
+            asked = pipe.recv()
+        except (EOFError, OSError, KeyboardInterrupt):  # the other end is gone
+            return
+        try:
+            pipe.send(source(*asked))
+        except RelumeError as error:
+            pipe.send(error)

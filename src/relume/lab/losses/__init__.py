@@ -1,0 +1,11 @@
+"""Losses: functions or small modules, one value per image. One file an idea, one row each."""
+
+from .pixel import charbonnier, l1, log_mse
+
+__all__ = ["LOSSES", "charbonnier", "l1", "log_mse"]
+
+LOSSES = {
+    "charbonnier": charbonnier,
+    "l1": l1,
+    "log_mse": log_mse,
+}

@@ -1,0 +1,185 @@
+"""A training run on disk: recipe, log, curve, strips, checkpoints, and the finished weights."""
+
+import hashlib
+import itertools
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..errors import OutputError, UsageError
+from ..guidance import Guidance
+from ..image import Picture, is_image, read, write
+from ..image.drawing import line_chart
+from .data import Batch, whole
+from .degrade import parse
+from .loader import Loader
+from .metrics import psnr
+from .recipe import Recipe
+from .restorer import Restorer
+from .train import train
+from .weights import save
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One validation crop: lq and gt (1, 3, h, w) as a file would hold them, and what is known."""
+
+    spec: str
+    lq: Tensor
+    gt: Tensor
+    guidance: Guidance
+
+
+def validation_pairs(recipe: Recipe, root: Path) -> list[Pair]:
+    """Centre crops of validation photographs under each of the recipe's SPECs, and clean.
+
+    The damage is drawn once for the whole photograph, and the guidance is read from the whole
+    damaged photograph, as at use.
+
+    Raises:
+        UsageError: The folder holds no photographs.
+    """
+    folder = root / recipe.data.validation
+    paths = sorted(p for p in folder.iterdir() if is_image(p)) if folder.is_dir() else []
+    if not paths:
+        raise UsageError(f"No photographs in {folder}. Give a folder as data.validation.")
+    rules = recipe.validation
+    # Crops of one photograph stand beside it in the list: take them apart.
+    paths = paths[:: max(1, len(paths) // rules.photographs)][: rules.photographs]
+    pairs = []
+    for index, path in enumerate(paths):
+        gt = torch.from_numpy(read(path).rgb())[0]
+        size = gt.shape[-2:]
+        top, left = ((s - rules.crop) // 2 if s > rules.crop else 0 for s in size)
+        rows, columns = slice(top, top + rules.crop), slice(left, left + rules.crop)
+        for spec in ("", *rules.specs):
+            lq = gt
+            if spec:
+                chain = parse(spec)
+                rng = torch.Generator().manual_seed(rules.seed * 1000 + index)
+                sampled = chain.sample(rng, tuple(size))
+                lq = torch.from_numpy(chain.apply(gt, sampled, truth=False, finish="uint8").lq)
+            known = whole(lq[None].numpy()).map(lambda g: g.map(torch.from_numpy))
+            pairs.append(
+                Pair(spec or "clean", lq[None, :, rows, columns], gt[None, :, rows, columns], known)
+            )
+    return pairs
+
+
+class Validation:
+    """Scores averaged weights on the pairs; leaves a strip and the curve in the run's folder."""
+
+    def __init__(self, run: Path, recipe: Recipe, pairs: list[Pair]) -> None:
+        self.run, self.pairs = run, pairs
+        self.model = recipe.build_model().eval()
+
+    @torch.inference_mode()
+    def __call__(self, weights: Mapping[str, Tensor], step: int) -> dict[str, float]:
+        self.model.load_state_dict(dict(weights))
+        found: dict[str, list[float]] = {}
+        rows: dict[str, np.ndarray] = {}
+        for pair in self.pairs:
+            out = self.model(pair.lq, pair.guidance).clamp(0, 1)
+            after, before = float(psnr(out, pair.gt)), float(psnr(pair.lq, pair.gt))
+            found.setdefault(pair.spec, []).append(after)
+            found.setdefault(f"{pair.spec} gain", []).append(after - before)
+            if pair.spec not in rows:
+                rows[pair.spec] = torch.cat([pair.lq, out, pair.gt], 3).numpy()
+        strips = self.run / "strips"
+        strips.mkdir(exist_ok=True)
+        strip = np.concatenate(list(rows.values()), 2)
+        write(Picture.from_rgb(strip), strips / f"step-{step:08d}.png")
+        figures = {name: sum(v) / len(v) for name, v in found.items()}
+        self._draw(step, figures)
+        return figures
+
+    def _draw(self, step: int, figures: Mapping[str, float]) -> None:
+        path = self.run / "log.jsonl"
+        lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
+        done = [(e["step"], e["validation"]) for e in lines if "validation" in e]
+        series: dict[str, list[tuple[float, float]]] = {}
+        for at, known in [*done, (step, figures)]:
+            for name, value in known.items():
+                if name.endswith(" gain") and name != "clean gain":
+                    series.setdefault(name.removesuffix(" gain"), []).append((at, value))
+        chart = line_chart(series, title="PSNR gain on validation crops (dB) over steps")
+        write(Picture.from_rgb(chart), self.run / "curve.png")
+
+
+def run_recipe(
+    recipe: Recipe,
+    run: Path,
+    *,
+    root: Path,
+    progress: Callable[[int, dict[str, float]], None] | None = None,
+) -> Path:
+    """Train a recipe in a folder, or go on where the folder stopped.
+
+    Args:
+        recipe: What to do.
+        run: The run's folder; made if absent.
+        root: The folder that the recipe's data folders lie in. It is not part of the recipe.
+        progress: (step, figures) after each step.
+
+    Returns:
+        Path of the finished `model.safetensors`: the averaged weights, rounded to half precision.
+
+    Raises:
+        UsageError: The folder holds a run of another recipe, or the data is not there.
+        OutputError: The folder cannot be written.
+    """
+    written = run / "recipe.toml"
+    try:
+        run.mkdir(parents=True, exist_ok=True)
+        if written.exists() and written.read_text(encoding="utf-8") != recipe.toml():
+            raise UsageError(
+                f"{run} holds a run of another recipe. Give another --out, or train {written}."
+            )
+        written.write_text(recipe.toml(), encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{run} cannot be written: {error.strerror}.") from None
+    pairs = validation_pairs(recipe, root) if recipe.validation.specs else []
+    model = recipe.build_model()
+    schedule = recipe.build_schedule()
+    # torchrun names the processes in the environment before accelerate is there to be asked.
+    share = (int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
+    asks = [schedule.samples_at(step, *share) for step in range(schedule.steps)]
+    following = dict(itertools.pairwise(asks))
+    with Loader(_batches, (recipe, root), following.get) as batches:
+        weights = train(
+            run,
+            model=model,
+            objective=recipe.build_objective(),
+            batches=batches,
+            schedule=schedule,
+            header={"recipe": recipe.digest, "data": data_digest(root / recipe.data.photographs)},
+            validate=Validation(run, recipe, pairs) if pairs else None,
+            progress=progress,
+        )
+    finished = recipe.build_model()
+    finished.load_state_dict(dict(weights))
+    return save_finished(recipe, finished, run)
+
+
+def _batches(recipe: Recipe, root: Path) -> Callable[[int, int, int], Batch]:
+    return recipe.build_samples(root).batch
+
+
+def save_finished(recipe: Recipe, model: Restorer, run: Path) -> Path:
+    path = run / "model.safetensors"
+    save(path, model.state_dict(), recipe=recipe.resolved())
+    return path
+
+
+def data_digest(folder: Path) -> str:
+    """sha256 over the names and bytes of a folder's images."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in folder.iterdir() if is_image(p)):
+        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()

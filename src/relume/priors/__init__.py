@@ -1,0 +1,30 @@
+"""What can be known from the degraded picture alone. One file and one row each.
+
+A prior is a callable with `spec`, the kind of Guide it makes, and `max_side`, the longest side in
+pixels at which it looks. It sees the whole picture, once.
+"""
+
+from typing import Protocol
+
+import numpy as np
+
+from ..guidance import Guide, Kind
+from .regions import RegionsPrior
+from .thumbnail import ThumbnailPrior
+
+__all__ = ["PRIORS", "Prior"]
+
+
+class Prior(Protocol):
+    """(rgb) -> Guide; rgb is (1, 3, H, W) float32 in [0, 1]."""
+
+    spec: Kind
+    max_side: int
+
+    def __call__(self, rgb: np.ndarray) -> Guide: ...
+
+
+PRIORS: dict[str, type[Prior]] = {
+    "regions": RegionsPrior,
+    "thumbnail": ThumbnailPrior,
+}

@@ -1,0 +1,367 @@
+"""A Picture in, a Picture out: priors, prepare, tiles, strength and map.
+
+Decisions that need the whole picture (what the priors say, what the model prepares) are taken once,
+before the first tile, so that they cannot depend on tiles.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from .card import DEFAULT, Card, shipped
+from .engine import Engine, open_engine
+from .errors import PictureError, ShapeError, UsageError, nearest
+from .guidance import Guidance, area_resize
+from .image import Picture, enlarge, is_image, read, resize_map
+from .priors import PRIORS, Prior
+from .tiling import plan
+
+
+@dataclass(frozen=True, eq=False)
+class Restored:
+    """What came of one picture.
+
+    Attributes:
+        picture: The result, in the input's depth, with its alpha, profile and metadata.
+        unchanged: Nothing was asked for (strength 0, or a map that is 0 everywhere): a caller with
+            a file copies its bytes instead of encoding `picture`.
+        announced: One line for each thing that went otherwise than a person would expect.
+        prior: The priors that were asked, joined by "+", or "none".
+        seconds: From pixels to pixels, without reading and writing files.
+    """
+
+    picture: Picture
+    unchanged: bool
+    announced: tuple[str, ...]
+    prior: str
+    seconds: float
+
+
+def restore(
+    picture: Picture | str | Path | np.ndarray,
+    engine: Engine | str | Path = DEFAULT,
+    *,
+    strength: float = 1.0,
+    map: Picture | str | Path | np.ndarray | None = None,
+    prior: str = "auto",
+    tile: int | str = "auto",
+) -> Restored:
+    """Restore one picture.
+
+    Args:
+        picture: A Picture, the path of an image file, or an array: (1, 3, H, W) or (H, W, 3) float
+            RGB in [0, 1], or (H, W), (H, W, 1), (H, W, 3) uint8 or uint16.
+        engine: An open engine (open one for many pictures), or a model's name or file.
+        strength: 0 returns the input, 1 the model's answer, between them a mix, in [0, 1].
+        map: Where to restore: (H, W) in [0, 1] or a gray picture of any size, white = restore.
+        prior: "auto" asks the priors that the model reads; "none" tells the model nothing;
+            else one of the model's priors, the others null.
+        tile: "auto", or the side of a tile in input pixels.
+
+    Raises:
+        UsageError: A value out of range, or a prior that the model does not read.
+        ShapeError: An array that is not a picture.
+        PictureError: The file was refused.
+        CheckError: The model's answer is not finite; nothing can be written from it.
+    """
+    began = time.perf_counter()
+    if not 0 <= strength <= 1:
+        raise UsageError(f"strength must lie in 0..1, got {strength}.")
+    shown = as_picture(picture)
+    weight = as_map(map, shown.pixels.shape[:2]) if map is not None else None
+    if isinstance(engine, (str, Path)):
+        engine = open_engine(engine)
+    asked = priors_of(engine.card, prior)
+    if strength == 0 or (weight is not None and not weight.any()):
+        same = shown if engine.card.scale == 1 else _enlarged(shown, engine.card.scale)
+        unchanged = engine.card.scale == 1
+        return Restored(same, unchanged, (), "none", time.perf_counter() - began)
+
+    rgb = shown.rgb()
+    out, announced = run_model(rgb, engine, asked, tile)
+    scale = engine.card.scale
+    if strength < 1 or weight is not None:
+        before = rgb if scale == 1 else enlarge(rgb, scale)
+        mix = np.float32(strength)
+        if weight is not None:
+            mix = strength * (weight if scale == 1 else resize_map(weight, out.shape[-2:]))
+        out = before * (1 - mix) + out * mix
+    result = shown.with_rgb(out.astype(np.float32, copy=False), scale)
+    if weight is not None and scale == 1:
+        kept = weight == 0  # exact by construction, in any depth
+        result.pixels[kept] = shown.pixels[kept]
+    names = "+".join(asked) or "none"
+    return Restored(result, False, tuple(announced), names, time.perf_counter() - began)
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Where to restore and what to leave alone: files, or folders of files with the inputs' names.
+
+    Args:
+        restore: White = restore. None = everything.
+        protect: White = leave alone. None = nothing.
+
+    Raises:
+        UsageError: A path where there is nothing.
+    """
+
+    restore: Path | None = None
+    protect: Path | None = None
+
+    def __post_init__(self) -> None:
+        for flag, path in (("--map", self.restore), ("--protect", self.protect)):
+            if path is not None and not path.exists():
+                raise UsageError(f"{flag} {path}: there is no such file or folder.")
+
+    @property
+    def digest(self) -> str | None:
+        """sha256 over the masks' names and bytes; None where there are none."""
+        paths = [p for p in (self.restore, self.protect) if p is not None]
+        if not paths:
+            return None
+        total = hashlib.sha256()
+        for path in (self.restore, self.protect):
+            total.update(b"-" if path is None else b"+")
+            for file in [] if path is None else _files(path):
+                inner = hashlib.sha256(file.read_bytes()).hexdigest()
+                total.update(f"{file.name}\0{inner}\n".encode("utf-8", "surrogateescape"))
+        return total.hexdigest()
+
+    def of(self, source: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+        """The map of one input of the given (H, W): (H, W) float32 in [0, 1], or None.
+
+        Raises:
+            PictureError: The folder holds no mask of that name, or the mask cannot be read.
+        """
+        weight = None
+        if self.restore is not None:
+            weight = as_map(_mask_for(source, self.restore, "--map"), shape)
+        if self.protect is not None:
+            kept = 1 - as_map(_mask_for(source, self.protect, "--protect"), shape)
+            weight = kept if weight is None else weight * kept
+        return weight
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a batch writes for one file; picture None means the input's own bytes."""
+
+    picture: Picture | None
+    announced: tuple[str, ...]
+
+
+def for_files(
+    engine: Engine,
+    masks: Masks,
+    *,
+    strength: float = 1.0,
+    prior: str = "auto",
+    tile: int | str = "auto",
+) -> Callable[[Path, Picture], Answer]:
+    """`restore` as `batch.run` calls it, with the masks of each file.
+
+    It may be called from several threads: they decode and encode side by side, and take turns at
+    the engine, whose own threads fill the machine.
+    """
+    turn = threading.Lock()
+
+    def one(source: Path, picture: Picture) -> Answer:
+        weight = masks.of(source, picture.pixels.shape[:2])
+        with turn:
+            result = restore(picture, engine, strength=strength, map=weight, prior=prior, tile=tile)
+            announced = (*result.announced, *engine.notes)
+            engine.notes = []
+        return Answer(None if result.unchanged else result.picture, announced)
+
+    return one
+
+
+def run_model(
+    rgb: np.ndarray, engine: Engine, priors: Mapping[str, Prior], tile: int | str = "auto"
+) -> tuple[np.ndarray, list[str]]:
+    """The model's answer for (1, 3, H, W) RGB in [0, 1], and what has to be announced.
+
+    Args:
+        priors: Those to ask, by name; the engine fills in null for what else the card reads.
+
+    Raises:
+        CheckError: The answer holds values that are not finite.
+        PictureError: There is not the memory for the smallest tile.
+    """
+    card = engine.card
+    seen = rgb
+    if card.first is not None:  # a prior of this model looks at another model's output
+        first = open_engine(card.first)
+        seen, _ = run_model(rgb, first, priors_of(first.card, "auto"), tile)
+    guidance = look(seen, card, priors)
+    guidance = engine.prepare(view_of(rgb, card.view_side), guidance)
+
+    height, width = rgb.shape[-2:]
+    tiles = plan(
+        height,
+        width,
+        scale=card.scale,
+        multiple_of=card.multiple_of,
+        overlap=card.overlap,
+        tile=tile_side(tile),
+    )
+    announced: list[str] = []
+    out = tiles.run(rgb, guidance, engine, announce=announced.append)
+    return out, announced
+
+
+def seconds_per_pixel(engine: Engine, side: int = 256) -> float:
+    """Time that the engine takes for a pixel, from one tile after one that warms it up."""
+    side -= side % engine.card.multiple_of
+    tile = np.full((1, 3, side, side), 0.5, np.float32)
+    engine(tile, Guidance())
+    began = time.perf_counter()
+    engine(tile, Guidance())
+    return (time.perf_counter() - began) / side**2
+
+
+def look(rgb: np.ndarray, card: Card, priors: Mapping[str, Prior]) -> Guidance:
+    """What those of the priors that the card reads say of the whole picture."""
+    return Guidance({r.prior: priors[r.prior](rgb) for r in card.reads if r.prior in priors})
+
+
+def tile_side(tile: int | str) -> int | Literal["auto"]:
+    """ "auto", or the side of a tile in pixels, which may be written in words.
+
+    Raises:
+        UsageError: Neither.
+    """
+    if tile == "auto":
+        return "auto"
+    try:
+        side = int(tile)
+    except ValueError:
+        side = 0
+    if side < 1:
+        raise UsageError(f"--tile takes auto or a number of pixels, got {tile!r}.")
+    return side
+
+
+def priors_of(card: Card, prior: str) -> dict[str, Prior]:
+    """The priors that `prior` ("auto", "none" or a name) asks for with this model.
+
+    Raises:
+        UsageError: The model does not read it, or this installation does not know it.
+    """
+    reads = [r.prior for r in card.reads]
+    if prior == "none":
+        return {}
+    if prior != "auto":
+        if prior not in reads:
+            raise UsageError(_not_read(card, prior))
+        reads = [prior]
+    for name in reads:
+        if name not in PRIORS:
+            raise UsageError(
+                f"{card.name} reads the prior {name!r}, which this version cannot make; it knows "
+                f"{', '.join(sorted(PRIORS))}. Upgrade relume."
+            )
+    return {name: PRIORS[name]() for name in reads}
+
+
+def view_of(rgb: np.ndarray, side: int) -> np.ndarray:
+    """The whole picture, no edge longer than `side`, by area means; `side` 0 leaves its size."""
+    height, width = rgb.shape[-2:]
+    longest = max(height, width)
+    if side <= 0 or longest <= side:
+        return rgb
+    shape = [max(1, round(edge * side / longest)) for edge in (height, width)]
+    return area_resize(rgb, *shape)
+
+
+def as_picture(picture: Picture | str | Path | np.ndarray) -> Picture:
+    """A Picture from any form that `restore` takes.
+
+    Raises:
+        ShapeError: An array of another shape or type.
+    """
+    if isinstance(picture, Picture):
+        return picture
+    if isinstance(picture, (str, Path)):
+        return read(Path(picture))
+    array = np.asarray(picture)
+    if array.ndim == 4 and array.shape[:2] == (1, 3) and np.issubdtype(array.dtype, np.floating):
+        return Picture.from_rgb(array.astype(np.float32, copy=False))
+    if array.ndim == 3 and array.shape[2] == 3 and np.issubdtype(array.dtype, np.floating):
+        rgb = np.ascontiguousarray(array.transpose(2, 0, 1))[None]
+        return Picture.from_rgb(rgb.astype(np.float32, copy=False))
+    native = array[..., None] if array.ndim == 2 else array
+    if native.ndim == 3 and native.shape[2] in (1, 3) and native.dtype in (np.uint8, np.uint16):
+        return Picture(pixels=native, format="png")
+    raise ShapeError(
+        f"A picture is (1, 3, H, W) or (H, W, 3) float RGB in [0, 1], or (H, W[, 1 or 3]) uint8 or "
+        f"uint16; got {tuple(array.shape)} {array.dtype}."
+    )
+
+
+def as_map(map: Picture | str | Path | np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """(H, W) float32 in [0, 1] of the given shape: 1 = restore, 0 = leave alone.
+
+    Raises:
+        ShapeError: An array that is not (h, w), or values outside [0, 1].
+    """
+    if isinstance(map, (str, Path)):
+        map = read(Path(map))
+    if isinstance(map, Picture):
+        weight = map.rgb()[0].mean(0)
+    else:
+        weight = np.asarray(map, np.float32)
+        if weight.ndim != 2 or not (weight.size and 0 <= weight.min() <= weight.max() <= 1):
+            raise ShapeError(f"A map is (H, W) in [0, 1]; got shape {tuple(weight.shape)}.")
+    if weight.shape != tuple(shape[:2]):
+        weight = resize_map(weight, (shape[0], shape[1]))
+    return np.clip(weight, 0, 1).astype(np.float32)
+
+
+def _mask_for(source: Path, masks: Path, flag: str) -> Path:
+    """The mask itself, or the one in a folder that has the most of the input's path in its own."""
+    if not masks.is_dir():
+        return masks
+    for depth in range(len(source.parts)):
+        wanted = Path(*source.parts[depth:])
+        folder = masks / wanted.parent if not wanted.is_absolute() else None
+        if folder is None or not folder.is_dir():
+            continue
+        if (folder / wanted.name).is_file():
+            return folder / wanted.name
+        alike = sorted(p for p in folder.iterdir() if p.stem == wanted.stem and is_image(p))
+        if alike:
+            return alike[0]
+    raise PictureError(
+        f"{source}: {masks} holds no mask called {source.name}; add it, or drop {flag}."
+    )
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+
+
+def _enlarged(picture: Picture, scale: int) -> Picture:
+    return picture.with_rgb(enlarge(picture.rgb(), scale), scale)
+
+
+def _not_read(card: Card, prior: str) -> str:
+    known = {r.prior: m.card.name for m in shipped() for r in m.card.reads}
+    readers = sorted(m.card.name for m in shipped() if any(r.prior == prior for r in m.card.reads))
+    message = f"{card.name} does not read the prior {prior!r}"
+    if readers:
+        return f"{message}; {', '.join(readers)} does. Choose it with --model, or use --prior auto."
+    reads = ", ".join(r.prior for r in card.reads) or "none"
+    return (
+        f"{message} (it reads {reads}), and no shipped model does; use --prior auto."
+        f"{nearest(prior, known)}"
+    )

@@ -1,0 +1,37 @@
+"""Fixtures that every test may use. The default suite runs with sockets blocked."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    from pytest_socket import disable_socket
+
+    disable_socket(allow_unix_socket=True)
+
+
+@pytest.fixture
+def shared():
+    """shared("data/photos") -> Path of the development data, or a skip that says what is absent."""
+
+    def path(relative: str) -> Path:
+        found = SHARED / relative
+        if not found.exists():
+            pytest.skip(f"needs the development data {relative!r}, which is not here")
+        return found
+
+    return path
+
+
+@pytest.fixture
+def photo() -> np.ndarray:
+    """A (1, 3, 96, 128) picture in [0, 1] with edges, gradients and fine texture, drawn here."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[0:96, 0:128].astype(np.float32)
+    rgb = np.stack([x / 128, y / 96, 0.5 + 0.3 * np.sin(x / 3) * np.cos(y / 5)])
+    rgb[:, 30:60, 40:90] = np.array([0.8, 0.3, 0.2], np.float32)[:, None, None]
+    return np.clip(rgb + rng.normal(0, 0.02, rgb.shape), 0, 1).astype(np.float32)[None]

@@ -1,0 +1,162 @@
+"""Training samples: functions of their number, damaged as asked, the same through a loader."""
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from relume.errors import RecipeError, UsageError
+from relume.guidance import Guidance, area_resize
+from relume.image import Picture, write
+from relume.lab.controls import CONTROLS
+from relume.lab.data import Damage, Photograph, Samples, load_photographs, whole
+from relume.lab.degrade import parse
+from relume.lab.loader import Loader
+
+DAMAGE = {"noise:sigma=5..50": 1.0, "haze:beta=0.1..1": 1.0, "jpeg:quality=20..60": 1.0}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("photographs")
+    rng = np.random.default_rng(0)
+    for name in ("a", "b", "c"):
+        y, x = np.mgrid[0:140, 0:180] / 180
+        rgb = np.stack([x, y, 0.5 + 0.4 * np.sin(9 * x * rng.random())])
+        rgb[:, 40:90, 50:120] = rng.random(3)[:, None, None]
+        write(Picture.from_rgb(rgb[None].astype(np.float32)), path / f"{name}.png")
+    return path
+
+
+def samples(folder: Path, **changes) -> Samples:
+    photographs = load_photographs(folder, sizes=2)
+    return Samples(photographs, Damage(DAMAGE, (0.2, 0.5, 0.3)), **{"seed": 7, **changes})
+
+
+def same(a, b) -> bool:
+    thumbnails = (x.guidance["thumbnail"].maps for x in (a, b))
+    return torch.equal(a.lq, b.lq) and torch.equal(a.gt, b.gt) and torch.equal(*thumbnails)
+
+
+def test_a_sample_is_a_function_of_its_number(folder):
+    one, two = samples(folder), samples(folder)
+    two.batch(3, 5, 32)  # what ran before does not matter
+    assert same(one.batch(10, 4, 48), two.batch(10, 4, 48))
+    halves = [two.batch(10, 2, 48), two.batch(12, 2, 48)]
+    assert torch.equal(one.batch(10, 4, 48).lq, torch.cat([h.lq for h in halves]))
+    assert not torch.equal(one.batch(10, 4, 48).lq, samples(folder, seed=8).batch(10, 4, 48).lq)
+
+
+def test_a_batch_is_what_a_file_would_hold(folder):
+    batch = samples(folder).batch(0, 24, 32)
+    for images in (batch.lq, batch.gt):
+        assert images.shape == (24, 3, 32, 32)
+        levels = images * 255
+        torch.testing.assert_close(levels, levels.round(), atol=1e-3, rtol=0)
+        assert 0 <= images.min() <= images.max() <= 1
+    untouched = (batch.lq == batch.gt).flatten(1).all(1)
+    assert 0 < untouched.sum() < 24  # some clean, as asked, and not all
+
+
+def thumbnails(folder: Path, spec: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Clean, damaged then reduced, and reduced then damaged by the cheap form."""
+    rgb = load_photographs(folder, sizes=1)[0][0].pixels / np.float32(255)
+    chain = parse(spec)
+    sampled = chain.sample(torch.Generator().manual_seed(1), rgb.shape[1:])
+    clean = area_resize(rgb, 96, 96)
+    true = area_resize(chain.apply(rgb, sampled).lq, 96, 96)
+    return clean, true, chain.apply_small(clean, sampled)
+
+
+@pytest.mark.parametrize("spec", ["haze:beta=0.8", "lowlight:gain=0.2,read=1"])
+def test_the_cheap_thumbnail_is_the_true_one_where_light_changed(folder, spec):
+    clean, true, cheap = thumbnails(folder, spec)
+    assert np.abs(true - cheap).mean() < 0.02
+    assert np.abs(true - clean).mean() > 0.06  # there was something to see
+
+
+def test_the_cheap_thumbnail_is_as_noisy_as_the_true_one():
+    grey = np.full((3, 480, 600), 0.5, np.float32)
+    chain = parse("noise:sigma=25")
+    sampled = chain.sample(torch.Generator().manual_seed(1), grey.shape[1:])
+    true = area_resize(chain.apply(grey, sampled).lq, 96, 96)
+    cheap = chain.apply_small(area_resize(grey, 96, 96), sampled)
+    # 600 / 96 is no whole number: pixels on a border count for two samples, which averages more.
+    assert cheap.std() / true.std() == pytest.approx(1, abs=0.12)
+
+
+def test_a_loader_gives_what_the_source_gives(folder):
+    asks = [(0, 2, 32), (2, 2, 32), (4, 1, 48), (5, 1, 48)]
+    direct = samples(folder)
+    following = dict(itertools.pairwise(asks)).get
+    with Loader(_source, (folder,), following) as loader:
+        assert all(same(loader(*ask), direct.batch(*ask)) for ask in asks)
+        assert same(loader(*asks[1]), direct.batch(*asks[1]))  # a jump back
+
+
+def test_a_loader_passes_on_what_the_source_raised(folder):
+    with (
+        Loader(_source, (folder,), lambda _: None) as loader,
+        pytest.raises(UsageError, match="crop"),
+    ):
+        loader(0, 1, 4096)
+    with (
+        Loader(_source, (folder / "nowhere",), lambda _: None) as loader,
+        pytest.raises(UsageError, match="No photographs"),
+    ):
+        loader(0, 1, 32)
+
+
+def _source(folder: Path):
+    return samples(folder).batch
+
+
+def test_damage_says_what_is_wrong_with_it():
+    with pytest.raises(UsageError, match="shares that sum to 1"):
+        Damage(DAMAGE, (0.5, 0.4))
+    with pytest.raises(UsageError, match="at most one more"):
+        Damage({"noise": 1.0}, (0.2, 0.2, 0.6))
+    with pytest.raises(RecipeError, match="Did you mean 'noise'"):
+        Damage({"nois": 1.0}, (0.5, 0.5))
+
+
+def test_damages_are_drawn_as_often_as_asked():
+    damage = Damage({"noise": 3.0, "jpeg": 1.0}, (0.25, 0.75))
+    rng = np.random.default_rng(0)
+    drawn = [damage.draw(rng) for _ in range(4000)]
+    shares = {spec: drawn.count(spec) / 4000 for spec in ("", "noise", "jpeg")}
+    # Four standard errors of a share of 0.25 over 4000 draws are 0.027.
+    assert shares == pytest.approx({"": 0.25, "noise": 0.5625, "jpeg": 0.1875}, abs=0.03)
+    both = Damage({"jpeg": 1.0, "noise": 1.0, "haze": 1.0}, (0, 0, 0, 1))
+    assert both.draw(rng) == "haze+noise+jpeg"  # a camera's order
+
+
+@pytest.mark.parametrize("control", ["null", "constant", "shuffled"])
+def test_a_control_changes_the_thumbnail_and_nothing_else(folder, control):
+    plain, changed = samples(folder), samples(folder, control=control)
+    a, b = plain.batch(0, 4, 32), changed.batch(0, 4, 32)
+    assert torch.equal(a.lq, b.lq)
+    assert not torch.equal(a.guidance["thumbnail"].maps, b.guidance["thumbnail"].maps)
+    assert "thumbnail" not in samples(folder, control=None).batch(0, 1, 32).guidance
+
+
+@pytest.mark.parametrize("name", sorted(set(CONTROLS) - {"oracle"}))
+def test_a_probe_keeps_shape_and_kind_and_takes_nothing_from_the_picture(name, photo):
+    mine, donor = whole(photo), whole(photo[..., ::-1] * 0.5)
+    swapped = CONTROLS[name](mine, Guidance(), donor, torch.Generator())
+    was, now = mine["thumbnail"], swapped["thumbnail"]
+    assert now.array.shape == was.array.shape
+    assert now.whole
+    spread = now.array.std((-2, -1)).max()
+    assert (
+        spread < 1e-6 if name != "shuffled" else np.array_equal(now.array, donor["thumbnail"].array)
+    )
+
+
+def test_photographs_smaller_than_a_thumbnail_are_enlarged(tmp_path):
+    write(Picture.from_rgb(np.full((1, 3, 40, 50), 0.5, np.float32)), tmp_path / "small.png")
+    ((first, *_),) = load_photographs(tmp_path, sizes=1)
+    assert isinstance(first, Photograph)
+    assert first.small.shape == (3, 96, 96)

@@ -1,0 +1,85 @@
+"""Recipes: inheritance, overrides, and errors that name the nearest key."""
+
+import tomllib
+
+import pytest
+
+from relume.errors import RecipeError
+from relume.lab import recipe
+
+
+@pytest.mark.parametrize("name", recipe.shipped())
+def test_every_shipped_recipe_builds(name):
+    made = recipe.load(name)
+    assert made.name == name
+    model = made.build_model()
+    assert sum(p.numel() for p in model.parameters()) <= 2_800_000
+    made.build_objective()
+
+
+def test_the_resolved_recipe_says_everything_and_keeps_its_digest(tmp_path):
+    made = recipe.load("relume-s", ["schedule.steps=10", "seed=3"])
+    path = tmp_path / "again.toml"
+    path.write_text(made.toml())
+    again = recipe.load(path)
+    assert again.digest == made.digest
+    assert tomllib.loads(made.toml())["schedule"]["weight_decay"] == 0.0  # a default, said
+
+
+def test_a_child_changes_only_what_it_says(tmp_path):
+    child = tmp_path / "child.toml"
+    child.write_text('extends = "relume-s"\nname = "child"\n[schedule]\nsteps = 7\n')
+    made = recipe.load(child)
+    parent = recipe.load("relume-s")
+    assert made.schedule["steps"] == 7
+    assert made.schedule["lr"] == parent.schedule["lr"]
+    assert made.digest != parent.digest
+    grand = tmp_path / "grand.toml"
+    grand.write_text(f'extends = "{child}"\nname = "grand"\n')
+    with pytest.raises(RecipeError, match="one level only"):
+        recipe.load(grand)
+
+
+def test_the_same_seed_gives_the_same_network():
+    a, b = (recipe.load("relume-s").build_model().state_dict() for _ in range(2))
+    other = recipe.load("relume-s", ["seed=1"]).build_model().state_dict()
+    assert all((a[k] == b[k]).all() for k in a)
+    assert any((a[k] != other[k]).any() for k in a)
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("schedule.stepz=5", "schedule.stepz is no key of a recipe. Did you mean 'steps'"),
+        ("data.photograhs=x", "data.photograhs is no key of a recipe. Did you mean 'photographs'"),
+        ("sed=1", "sed is no key of a recipe. Did you mean 'seed'"),
+        ("seed=high", "seed: input should be a valid integer"),
+        ("seed", "--set takes a.b=v"),
+    ],
+)
+def test_a_wrong_key_or_value_is_one_line(override, says):
+    with pytest.raises(RecipeError) as caught:
+        recipe.load("relume-s", [override])
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("backbone.kind=nafnot", "Did you mean 'nafnet'"),
+        ("backbone.widht=5", "does not take these arguments"),
+        ("objective.loss=l2", "is none of"),
+    ],
+)
+def test_a_wrong_kind_names_the_table(override, says):
+    made = recipe.load("relume-s", [override])
+    with pytest.raises(RecipeError, match=says):
+        made.build_objective() if "objective" in override else made.build_model()
+
+
+def test_an_unknown_recipe_names_the_nearest():
+    with pytest.raises(RecipeError, match="Did you mean 'relume-s'"):
+        recipe.load("relume-x")
+    with pytest.raises(RecipeError, match="cannot be read"):
+        recipe.load("nowhere.toml")

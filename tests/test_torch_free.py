@@ -1,0 +1,139 @@
+"""The ground floor without the lab: each command in a process where importing torch is an error."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from relume.card import DEFAULT, names
+from relume.image import Picture, write
+
+# Absent to whoever looks (find_spec); whoever imports gets an error no `except ImportError` hides.
+WITHOUT_THE_LAB = """
+import builtins, importlib.util, sys
+
+ABSENT = ("torch", "relume.lab")
+for name in ABSENT:
+    sys.modules[name] = None
+plain = builtins.__import__
+
+def guarded(name, globals=None, locals=None, fromlist=(), level=0):
+    if level:
+        name_ = importlib.util.resolve_name("." * level + name, globals["__package__"])
+    else:
+        name_ = name
+    wanted = [name_, *(f"{name_}.{part}" for part in fromlist or ())]
+    if any(w == a or w.startswith(a + ".") for w in wanted for a in ABSENT):
+        raise RuntimeError(f"the ground floor imported {name_}")
+    return plain(name, globals, locals, fromlist, level)
+
+builtins.__import__ = guarded
+"""
+RUN = WITHOUT_THE_LAB + "from relume.cli import main\nmain()\n"
+
+
+def run(*arguments: object, code: str = RUN) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture
+def png(tmp_path, photo):
+    path = tmp_path / "photo.png"
+    write(Picture.from_rgb(photo), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["restore", "--help"],
+        ["restore", "PHOTO", "-o", "OUT", "--model", "identity"],
+        ["restore", "PHOTO", "-o", "OUT", "--model", "identity", "--engine", "onnx", "--json"],
+        ["restore", "PHOTO", "-o", "OUT", "--model", "invert", "--strength", "0.5"],
+        ["compare", "PHOTO", "PHOTO", "--html", "PAGE"],
+        ["models"],
+        ["models", "--json"],
+        ["models", "show", "identity"],
+        ["doctor"],
+        ["doctor", "--json"],
+    ],
+    ids=" ".join,
+)
+def test_a_ground_floor_command_never_imports_torch(arguments, png, tmp_path):
+    place = {"PHOTO": png, "OUT": tmp_path / "out", "PAGE": tmp_path / "page.html"}
+    done = run(*(place.get(word, word) for word in arguments))
+    # doctor ends with 5 where something of the ground floor itself is missing.
+    assert done.returncode in ({0, 5} if "doctor" in arguments else {0}), done.stderr
+    assert "imported" not in done.stderr
+    assert done.stdout
+    if "--json" in arguments:
+        json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("command", ["restore", "demo"])
+def test_the_default_model_needs_no_torch(command, png, tmp_path):
+    if DEFAULT not in names():
+        pytest.skip(f"the default model {DEFAULT} is not trained yet")
+    out = tmp_path / "out"
+    done = run(*(["restore", png, "-o", out] if command == "restore" else ["demo", "-o", out]))
+    assert done.returncode == 0, done.stderr
+    assert any(out.iterdir())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["degrade", "PHOTO", "-o", "OUT", "--spec", "noise:sigma=25"],
+        ["train", "relume-s"],
+        ["export", "PHOTO", "-o", "OUT"],
+        ["evaluate", "identity", "--gt", "PHOTO", "--degrade", "noise:sigma=25"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_lab_command_without_the_lab_says_how_to_get_it(arguments, png, tmp_path):
+    place = {"PHOTO": png, "OUT": tmp_path / "out"}
+    done = run(*(place.get(word, word) for word in arguments))
+    assert done.returncode == 5
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert "pip install 'relume[lab]'" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_guard_catches_what_it_is_there_for():
+    for line in ("import torch", "from relume.lab import regions", "import relume.lab.metrics"):
+        done = run(code=WITHOUT_THE_LAB + f"try:\n    {line}\nexcept ImportError:\n    pass\n")
+        assert "the ground floor imported" in done.stderr
+
+
+def test_importing_relume_loads_nothing():
+    seen = (
+        "import sys, relume; print([m for m in sys.modules if m[:7] == 'relume.' or m == 'numpy'])"
+    )
+    assert run(code=seen).stdout.strip() == "[]"
+
+
+def test_the_public_names_are_there():
+    code = WITHOUT_THE_LAB + "import relume\nfor n in relume.__all__: getattr(relume, n)\n"
+    done = run(code=code)
+    assert done.returncode == 0, done.stderr
+
+
+def test_regions_without_scikit_image_need_nothing_else(tmp_path):
+    path = tmp_path / "rgb.npy"
+    np.save(path, np.zeros((1, 3, 8, 8), np.float32))
+    code = WITHOUT_THE_LAB + (
+        "import numpy as np\nfrom relume.priors import PRIORS\n"
+        "sys.modules['skimage.segmentation'] = None\n"
+        "rgb = np.load(sys.argv[1])\nassert PRIORS['thumbnail']()(rgb).batch == 1\n"
+        "try:\n    PRIORS['regions']()(rgb)\n"
+        "except ImportError as error:\n    print(error.exit_code, error)\n"
+    )
+    done = run(path, code=code)
+    assert done.stdout.startswith("5 "), done.stderr
+    assert "pip install 'relume[regions]'" in done.stdout

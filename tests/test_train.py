@@ -1,0 +1,158 @@
+"""The training loop: goes on bit-equal, survives a cut checkpoint, and never steps on a NaN."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from relume.errors import CheckError, UsageError
+from relume.guidance import Guidance
+from relume.lab.data import Batch
+from relume.lab.losses import charbonnier
+from relume.lab.objectives import Restoration
+from relume.lab.train import Schedule, train
+
+SCHEDULE = Schedule(
+    steps=12, batch=4, crop=8, warmup=3, last_share=0.25, last_crop=16, last_batch=2, save_every=5,
+    precision="float32", log_every=1,
+)  # fmt: skip
+
+
+class Net(nn.Module):
+    """Dropout inside: the loop must make even that repeatable."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.body = nn.Sequential(
+                nn.Conv2d(3, 8, 3, padding=1), nn.GELU(), nn.Dropout(0.2), nn.Conv2d(8, 3, 1)
+            )
+
+    def forward(self, lq, guidance):
+        return lq + self.body(lq)
+
+
+def batches(first: int, count: int, crop: int) -> Batch:
+    rows = [
+        torch.rand(3, crop, crop, generator=torch.Generator().manual_seed(first + i))
+        for i in range(count)
+    ]
+    gt = torch.stack(rows)
+    return Batch(gt * 0.5 + 0.1, gt, Guidance())
+
+
+def run(folder, *, steps=None, schedule=SCHEDULE, model=None, header=None):
+    class StopRunError(Exception):
+        pass
+
+    def progress(step, _):
+        if step == steps:
+            raise StopRunError
+
+    try:
+        return train(
+            folder,
+            model=model or Net(),
+            objective=Restoration(charbonnier),
+            batches=batches,
+            schedule=schedule,
+            header=header or {"recipe": "a"},
+            progress=progress,
+        )
+    except StopRunError:
+        return None
+
+
+def losses(folder):
+    lines = map(json.loads, (folder / "log.jsonl").read_text().splitlines())
+    return {line["step"]: line["loss_hex"] for line in lines if "loss_hex" in line}
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("unbroken")
+    return run(folder), losses(folder)
+
+
+@pytest.mark.parametrize("stops", [(3,), (5,), (7, 11), (6, 6, 8)])
+def test_a_stopped_run_goes_on_bit_equal(tmp_path, unbroken, stops):
+    for stop in stops:
+        assert run(tmp_path, steps=stop) is None
+    weights = run(tmp_path)
+    expected, expected_losses = unbroken
+    assert losses(tmp_path) == expected_losses
+    assert all(torch.equal(weights[k], expected[k]) for k in expected)
+
+
+def test_a_cut_checkpoint_falls_back_to_the_one_before(tmp_path, unbroken, capsys):
+    run(tmp_path, steps=11)
+    newest = sorted((tmp_path / "checkpoints").glob("*.safetensors"))[-1]
+    newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
+    weights = run(tmp_path)
+    assert "is not whole" in capsys.readouterr().err
+    assert all(torch.equal(weights[k], unbroken[0][k]) for k in weights)
+
+
+def test_checkpoints_hold_tensors_and_only_the_newest_are_kept(tmp_path):
+    run(tmp_path)
+    names = [p.name for p in sorted((tmp_path / "checkpoints").iterdir())]
+    assert names == ["step-00000010.safetensors", "step-00000012.safetensors"]
+
+
+def test_a_run_of_another_recipe_is_refused(tmp_path):
+    run(tmp_path, steps=6)
+    with pytest.raises(UsageError, match="another recipe"):
+        run(tmp_path, header={"recipe": "b"})
+
+
+class Explodes(Net):
+    def __init__(self, until: int) -> None:
+        super().__init__()
+        self.calls, self.until = 0, until
+
+    def forward(self, lq, guidance):
+        self.calls += 1
+        return super().forward(lq, guidance) * (float("nan") if self.calls <= self.until else 1)
+
+
+def test_a_step_that_is_not_finite_changes_nothing_and_many_stop_the_run(tmp_path):
+    before = Net().state_dict()
+    model = Explodes(until=1)
+    run(tmp_path / "one", steps=1, model=model)
+    assert all(torch.equal(model.state_dict()[k], before[k]) for k in before)
+    with pytest.raises(CheckError, match="not finite for ten steps"):
+        run(tmp_path / "many", model=Explodes(until=100))
+
+
+def test_bf16_that_overflows_is_repeated_in_float32(tmp_path):
+    """The first call of a step is the autocast one: it alone gives a NaN."""
+
+    class Fragile(Net):
+        def forward(self, lq, guidance):
+            out = super().forward(lq, guidance)
+            return out * float("nan") if torch.is_autocast_enabled("cpu") else out
+
+    schedule = Schedule(
+        steps=2, batch=2, crop=8, precision="bf16", last_share=0, warmup=1, log_every=1
+    )
+    weights = run(tmp_path, schedule=schedule, model=Fragile())
+    assert all(torch.isfinite(v).all() for v in weights.values())
+    assert len(losses(tmp_path)) == 2
+
+
+def test_the_learning_rate_rises_then_falls_to_its_last():
+    rates = [SCHEDULE.lr_at(step) for step in range(SCHEDULE.steps + 1)]
+    assert rates[2] == pytest.approx(SCHEDULE.lr)
+    assert rates[-1] == pytest.approx(SCHEDULE.lr_last)
+    assert rates[3:] == sorted(rates[3:], reverse=True)
+
+
+def test_samples_are_numbered_without_gap_over_the_change_of_crops():
+    expected = 0
+    for step in range(SCHEDULE.steps):
+        first, count, crop = SCHEDULE.samples_at(step)
+        assert first == expected
+        assert crop == (8 if step < 9 else 16)
+        expected += count

@@ -1,0 +1,60 @@
+"""A restorer of a few hundred weights with everything an exported one has, and its files."""
+
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from relume.card import Card, Reads
+from relume.guidance import Guidance, Guide
+
+
+class Tiny(nn.Module):
+    """Two strides of 2, a skip, a global residual, and a colour shift read from a thumbnail."""
+
+    scale, multiple_of, support = 1, 4, "local"
+    reach = 1 + 1 + 2 + 4 + 3  # full size in and out, half size, quarter size, the grids
+    reads = (Reads("thumbnail", "maps", 3, (3, 8, 8), whole=True),)
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.intro = nn.Conv2d(3, 8, 3, padding=1)
+            self.norm = nn.LayerNorm(8)
+            self.down1 = nn.Conv2d(8, 16, 2, stride=2)
+            self.depthwise = nn.Conv2d(16, 16, 3, padding=1, groups=16)
+            self.down2 = nn.Conv2d(16, 16, 2, stride=2)
+            self.middle = nn.Conv2d(16, 16, 3, padding=1)
+            self.up = nn.Sequential(nn.Conv2d(16, 64, 1, bias=False), nn.PixelShuffle(2))
+            self.last = nn.Sequential(nn.Conv2d(16, 32, 1, bias=False), nn.PixelShuffle(2))
+            self.ending = nn.Conv2d(8, 3, 3, padding=1)
+            self.shift = nn.Linear(3, 3)
+            self.strength = nn.Parameter(torch.full((1, 16, 1, 1), 0.7))
+
+    def forward(self, lq: Tensor, guidance: Guidance) -> Tensor:
+        x = self.intro(lq)
+        y = self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        a, b = self.depthwise(self.down1(y)), self.down1(y)
+        z = self.up(torch.sigmoid(self.middle(self.down2(a * b))))
+        out = self.ending(x + self.last(b + self.strength * z))
+        shift = self.shift(guidance["thumbnail"].maps.mean((2, 3)))
+        return lq + out + shift[..., None, None]
+
+
+def thumbnail(seed: int = 0) -> Guidance:
+    maps = np.random.default_rng(seed).random((1, 3, 8, 8), np.float32)
+    return Guidance(thumbnail=Guide(maps=maps, whole=True))
+
+
+@cache
+def tiny_model() -> Path:
+    """The .onnx of a Tiny, its .safetensors beside it; written once in a session."""
+    from relume.lab.export import export
+
+    path = Path(mkdtemp(prefix="relume-tests-")) / "tiny.onnx"
+    export(Tiny(), path, Card("tiny", recipe={"name": "tiny"}, licence="Apache-2.0"))
+    return path
