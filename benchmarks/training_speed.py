@@ -64,9 +64,9 @@ def stepper(model: nn.Module, objective: nn.Module, *, ours: bool) -> Callable[[
 
 
 def photographs(folder: Path, count: int) -> None:
-    """Pictures to load where no data is given: sums of waves, 600 x 800."""
+    """Pictures to load where no data is given: sums of waves, 300 x 400."""
     rng = np.random.default_rng(0)
-    y, x = np.mgrid[:600, :800].astype(np.float32)
+    y, x = np.mgrid[:300, :400].astype(np.float32)
     for i in range(count):
         waves = [np.sin(x * a + y * b + c) for a, b, c in rng.uniform(-0.2, 0.2, (6, 3))]
         rgb = 0.5 + 0.16 * np.stack([sum(waves[j::3]) for j in range(3)])

@@ -68,7 +68,7 @@ def spec_at_rest(name: str) -> str:
 )
 def test_a_crop_of_the_damage_is_the_damage_of_the_crop(spec, regions, gt):
     chain = parse(spec)
-    for index in range(3):
+    for index in range(2):
         sampled = chain.sample(generator(5, index), SIZE, regions)
         whole = chain.apply(gt, sampled)
         s = sampled.scale
@@ -133,7 +133,7 @@ def test_truth_is_one_named_map_in_range_and_params_are_json(name, gt):
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_thumbnail_shows_the_same_damage(name, gt):
-    """Near the damaged picture's average, where it acts on averages nearer than no damage at all."""
+    """Near the damaged picture's average, where averages tell nearer than no damage at all."""
 
     def thumbnail(x):
         return x.reshape(3, 24, 5, 24, 7).mean((2, 4))
@@ -218,14 +218,15 @@ def test_camera_noise_is_coloured_correlated_and_grows_with_iso():
     assert min(beside) > 0.2 and np.mean(between) > 0.2 and min(chroma) > 0.3
 
 
-@pytest.mark.parametrize("level", [0.3, 0.7])
-def test_camera_noise_is_as_strong_as_its_truth(level):
+# Near black, clipped noise is no longer normal, and what is left of it is only roughly known.
+@pytest.mark.parametrize(("level", "within"), [(0.1, 0.2), (0.3, 0.1), (0.7, 0.1)])
+def test_camera_noise_is_as_strong_as_its_truth(level, within):
     gray = np.full((3, 192, 192), level, np.float32)
     chain = parse("sensor:iso=200..1600")
     for index in range(4):
         done = chain.apply(gray, chain.sample(generator(1, index), (192, 192)), finish="float")
         found = (done.lq - done.gt).std((1, 2)).mean() * 255 / 50
-        assert done.truth["damage.sensor"].array.mean() == pytest.approx(found, rel=0.1)
+        assert done.truth["damage.sensor"].array.mean() == pytest.approx(found, rel=within)
 
 
 @pytest.mark.parametrize("malvar", [False, True])
@@ -452,10 +453,10 @@ def test_tiny_pictures_can_be_damaged(name, size):
 def test_the_evaluation_damages_are_as_severe_as_they_should_be(spec, low, high, shared):
     root = shared("data/bsds500")
     chain, values = parse(spec), []
-    for index, name in enumerate((root / "cbsd68_ids.txt").read_text().split()[::3]):
+    for index, name in enumerate((root / "cbsd68_ids.txt").read_text().split()[::5]):
         gt = reader.read(root / f"images/val/{name}.jpg").pixels.transpose(2, 0, 1)
         sampled = chain.sample(generator(11, index), gt.shape[1:])
         done = chain.apply(gt, sampled, truth=False, finish="uint8")
         values.append(-10 * np.log10(np.mean((done.lq - done.gt) ** 2)))
-    # A third of the pictures; the windows of all 68 stand in benchmarks/degrade.py.
+    # Every fifth picture; benchmarks/degrade.py prints the figures of all 68.
     assert low <= np.mean(values) <= high

@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 import torch
 from onnx import TensorProto, numpy_helper
-from tiny import Tiny, thumbnail, tiny_model
+from tiny import Tiny, exported, thumbnail, tiny_model
 from torch import nn
 
 from relume.card import Card, Reads, survey
@@ -54,16 +54,18 @@ def test_another_network_is_noticed():
         check(rounded(seed=1), tiny_model())
 
 
-def test_export_leaves_the_network_alone(tmp_path):
-    network = Tiny()
-    before = {k: v.clone() for k, v in network.state_dict().items()}
-    network.train()
-    card = export(network, tmp_path / "a.onnx", Card("a"))
+def test_export_leaves_the_network_alone():
+    _, network, _ = exported()
     assert network.training
+    before = Tiny().state_dict()
     assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
-    assert card == survey(tmp_path / "a.onnx").card == survey(tmp_path / "a.safetensors").card
+
+
+def test_export_writes_two_files_with_one_card():
+    path, network, card = exported()
+    assert card == survey(path).card == survey(path.with_suffix(".safetensors")).card
     assert card.parameters == sum(p.numel() for p in network.parameters())
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.onnx", "a.safetensors"]
+    assert sorted(p.name for p in path.parent.iterdir()) == ["tiny.onnx", "tiny.safetensors"]
 
 
 def test_weights_are_stored_in_half_under_their_own_names():

@@ -28,7 +28,7 @@ demo/
 cli web cluster
 """
 LAB = """
-regions blocks
+regions blocks memory
 degrade/ losses/ metrics adapters/ backbones/ encoders/
 data controls
 restorer objectives/ loader

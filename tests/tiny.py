@@ -51,10 +51,14 @@ def thumbnail(seed: int = 0) -> Guidance:
 
 
 @cache
-def tiny_model() -> Path:
-    """The .onnx of a Tiny, its .safetensors beside it; written once in a session."""
+def exported() -> tuple[Path, Tiny, Card]:
+    """A Tiny, exported once in a session: its .onnx, the network, the card."""
     from relume.lab.export import export
 
-    path = Path(mkdtemp(prefix="relume-tests-")) / "tiny.onnx"
-    export(Tiny(), path, Card("tiny", recipe={"name": "tiny"}, licence="Apache-2.0"))
-    return path
+    path, network = Path(mkdtemp(prefix="relume-tests-")) / "tiny.onnx", Tiny().train()
+    card = export(network, path, Card("tiny", recipe={"name": "tiny"}, licence="Apache-2.0"))
+    return path, network, card
+
+
+def tiny_model() -> Path:
+    return exported()[0]

@@ -331,6 +331,9 @@ def train(
 ) -> None:
     """Train a model from a recipe. The same command continues a stopped run. [lab]"""
     _lab("train")
+    from .lab.memory import keep_memory
+
+    keep_memory()  # before torch asks for any
     from .lab.recipe import load
     from .lab.runs import run_recipe
 

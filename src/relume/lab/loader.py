@@ -12,9 +12,11 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..errors import RelumeError
 from .data import Batch
+from .memory import keep_memory
 
 Ask = tuple[int, int, int]
 """Number of the first sample, how many, side of the crop."""
@@ -77,7 +79,9 @@ class Loader:
             ) from None
         if isinstance(answer, BaseException):
             raise answer
-        return answer
+        lq, gt, guidance = answer
+        known = guidance.map(lambda guide: guide.map(torch.from_numpy))
+        return Batch(torch.from_numpy(lq), torch.from_numpy(gt), known)
 
     def close(self) -> None:
         self.pipe.close()
@@ -96,6 +100,7 @@ def _serve(
     build: Callable[..., Callable[[int, int, int], Batch]],
     arguments: tuple[Any, ...],
 ) -> None:
+    keep_memory()
     torch.set_num_threads(1)
     os.nice(5)  # the step's threads wait for each other: nothing may come between them
     try:
@@ -110,6 +115,9 @@ def _serve(
         except (EOFError, OSError, KeyboardInterrupt):  # the other end is gone
             return
         try:
-            pipe.send(source(*asked))
+            batch = source(*asked)
+            # Arrays, not tensors: torch would open a file in shared memory for each.
+            known = batch.guidance.map(lambda guide: guide.map(Tensor.numpy))
+            pipe.send((batch.lq.numpy(), batch.gt.numpy(), known))
         except RelumeError as error:
             pipe.send(error)

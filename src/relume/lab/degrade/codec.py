@@ -304,7 +304,8 @@ class Down(Damage):
         low, high = math.ceil(ranges["scale"].low), math.floor(ranges["scale"].high)
         u = uniform(rng, 1)[0]
         self.scale = max(1, min(high, low + int(u * (high - low + 1))))
-        self.size = tuple(n // self.scale * self.scale for n in self.size)  # type: ignore[assignment]
+        height, width = self.size
+        self.size = (height // self.scale * self.scale, width // self.scale * self.scale)
         self.drawn |= {"scale": self.scale, "kernel": "bicubic"}
 
     def reads(self, view: View) -> View:

@@ -114,10 +114,9 @@ class Poisson(Damage):
         return file
 
     def deviation(self, x: Array) -> Array:
-        """(3, h, w) standard deviation in file values, to first order, of light x."""
-        slope = slope_of_file(x)
-        variance = np.maximum(x, 0) * (slope * slope) * np.float32(1 / self.peak)
-        return np.sqrt(variance + np.float32(self.read**2))
+        """(3, h, w) standard deviation in file values of light x."""
+        shot = in_file(x, np.sqrt(np.maximum(x, 0) * np.float32(1 / self.peak)))
+        return np.sqrt(shot * shot + np.float32(self.read**2))
 
     def truth(self, x: Array, view: View) -> Array:
         return np.minimum(1, self.deviation(x).mean(0) * np.float32(255 / 50))
@@ -126,11 +125,15 @@ class Poisson(Damage):
         return to_file(x) + averaged(self.seed, x, self.size) * self.deviation(x)
 
 
-def slope_of_file(light: Array) -> Array:
-    """d file / d light of the sRGB curve, at most 12.92."""
-    x = np.maximum(light, np.float32(0.0031308))
-    slope = np.power(x, np.float32(1 / 2.4 - 1)) * np.float32(1.055 / 2.4)
-    return np.minimum(slope, np.float32(12.92))
+def in_file(light: Array, deviation: Array) -> Array:
+    """Standard deviation of light as one of file values: half of what lies between +- sigma.
+
+    Not the slope of the curve, which in the dark would count what black clips.
+    """
+    spread = to_file(light + deviation)
+    spread -= to_file(light - deviation)
+    spread *= np.float32(0.5)
+    return spread
 
 
 class Sensor(Damage):
@@ -170,7 +173,7 @@ class Sensor(Damage):
         self.phase = (int(u[9] * 2), int(u[9] * 4) % 2)
         self.malvar = u[10] < 0.6
         self.seed = seed(rng)
-        self._spread: Array | None = None
+        self._spread: tuple[Array, Array] | None = None
         self.drawn |= {
             "white_electrons": round(self.peak, 3) if iso else None,
             "read_electrons": round(self.read, 3),
@@ -240,28 +243,33 @@ class Sensor(Damage):
         d -= file
         return view.cut(x, outer) + view.cut(self.finished(d), outer)
 
-    def spread(self) -> Array:
-        """(3, 3): variance of each colour of the picture, in light, per raw variance of each site.
+    def spread(self) -> tuple[Array, Array]:
+        """What the chain makes of the variance of raw sites, measured once on unit noise.
 
-        Measured once, on a patch of unit noise; all that follows the mosaic is linear.
+        Returns:
+            (3, 3) variance of each colour of the picture, in light, per raw variance of each site;
+            (3, 1) how much of its deviation finishing leaves a colour, once it is in the file.
         """
         if self._spread is None:
             patch = View(0, 0, 64, 64)
             noise, parity = normals(1, patch, 1)[0], self.parity(patch)
-            self._spread = np.empty((3, 3), np.float32)
-            for c in range(3):
-                rows, columns = np.indices(noise.shape)
-                site = (rows + parity[0]) % 2 + (columns + parity[1]) % 2
-                seen = self.finished(self.developed(noise * (site == c), parity))
-                self._spread[:, c] = seen[:, 6:-6, 6:-6].var((1, 2))
+            rows, columns = np.indices(noise.shape)
+            site = (rows + parity[0]) % 2 + (columns + parity[1]) % 2
+            inner = np.s_[:, self.margin : -self.margin, self.margin : -self.margin]
+            made = [self.developed(noise * (site == c), parity) for c in range(3)]
+            variance = np.stack([m[inner].var((1, 2)) for m in made], 1)
+            whole = made[0] + made[1] + made[2]
+            left = self.finished(whole)[inner].std((1, 2)) / whole[inner].std((1, 2))
+            self._spread = variance, left[:, None]
         return self._spread
 
     def deviation(self, x: Array) -> Array:
-        """(3, h, w) standard deviation in file values, to first order."""
+        """(3, h, w) standard deviation in file values."""
         light = to_light(x)
-        variance = self.variance(self.to_raw @ light.reshape(3, -1))
-        deviation = np.sqrt(self.spread() @ variance).reshape(x.shape)
-        deviation *= slope_of_file(light)
+        variance, left = self.spread()
+        developed = np.sqrt(variance @ self.variance(self.to_raw @ light.reshape(3, -1)))
+        deviation = in_file(light, developed.reshape(x.shape))
+        deviation *= left[:, :, None]
         return deviation
 
     def truth(self, x: Array, view: View) -> Array:

@@ -104,7 +104,7 @@ def seed(rng: torch.Generator) -> int:
 
 
 def generator(seed: int, index: int) -> torch.Generator:
-    """The generator of picture `index` under `seed`: the two numbers mixed, so that none repeats."""
+    """The generator of picture `index` under `seed`: both numbers mixed, so that none repeats."""
     z = (seed * 0x9E3779B97F4A7C15 + index * 0xBF58476D1CE4E5B9 + 0x94D049BB133111EB) % 2**64
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) % 2**64
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) % 2**64
@@ -115,23 +115,25 @@ def generator(seed: int, index: int) -> torch.Generator:
 
 
 def to_light(file: Array) -> Array:
-    """File values, uint8 or float, to linear light, float32. What lies outside [0, 1] is clipped."""
+    """File values, uint8 or float, to linear light, float32. What is outside [0, 1] is clipped."""
     if file.dtype == np.uint8:
         return _LIGHT_OF_BYTE.take(file)
     x = np.clip(file, 0, 1)
     light = np.power((x + np.float32(0.055)) * np.float32(1 / 1.055), np.float32(2.4))
-    np.copyto(light, x * np.float32(1 / 12.92), where=x <= 0.04045)
-    return light
+    # The straight toe; its exact inverse in `to_file` takes whichever of toe and curve is higher.
+    return np.minimum(light, x * np.float32(1 / 12.92), out=light, where=x <= 0.04045)
 
 
 def to_file(light: Array) -> Array:
     """Linear light to file values, float32 in [0, 1]: what is brighter than white is clipped."""
-    x = np.clip(light, 0, 1)
+    x = np.minimum(np.maximum(light, np.float32(0)), np.float32(1))
     file = np.power(x, np.float32(1 / 2.4))
     file *= np.float32(1.055)
     file -= np.float32(0.055)
-    np.copyto(file, x * np.float32(12.92), where=x <= 0.0031308)
-    return file
+    # The straight toe below 0.0031308, where the curve dips under it (they part by 1e-5 at most).
+    toe = np.minimum(x, np.float32(0.0031308), out=x)
+    toe *= np.float32(12.92)
+    return np.maximum(file, toe, out=file)
 
 
 def to_float(file: Array) -> Array:
@@ -179,6 +181,7 @@ class Damage(ABC):
     pointwise: ClassVar[bool] = False  # reads no neighbours, so that strips cost nothing extra
     softens: ClassVar[bool] = False  # happens to the reference too: not damage
     unit: ClassVar[str] = ""  # of the truth map; "" = the kind leaves none
+    size: tuple[int, int]
     scale: int = 1
 
     def __init__(
@@ -374,9 +377,12 @@ class Chain:
             light = light and not step.develops
         x = to_file(x) if light else to_float(x)
         if finish != "float":
-            x = np.clip(x, 0, 1)
+            x = np.minimum(np.maximum(x, np.float32(0)), np.float32(1))
             if finish == "uint8":
-                x = np.floor(x * np.float32(255) + np.float32(0.5)) * np.float32(1 / 255)
+                x *= np.float32(255)
+                x += np.float32(0.5)
+                np.floor(x, out=x)
+                x *= np.float32(1 / 255)
         if soft is None:
             reference = to_float(asked.cut(frame, View(0, 0, *sampled.size)))
         else:

@@ -52,75 +52,93 @@ class Rain(Damage):
         share = (0.2 + v[:, 2]) * (1.3 - near)
         share /= share.sum()
         self.drawn |= {"layers": layers, "veil": round(float(self.veil), 5)}
-        # One row per streak, laid out over the frame and what can hang into it from outside.
+        # One place per streak on the frame and what can hang into it from outside, sorted by row:
+        # gaps between sorted uniform numbers are exponential.
         height, width = self.size
         pad = self.extent * length
         n = round(density * (height + 2 * pad) * (width + 2 * pad))
-        count = np.floor(np.cumsum(share) * n + 0.5).astype(int)
-        layer = np.searchsorted(count, np.arange(n), side="right")
-        t = torch.rand(4, n, generator=rng).numpy()
+        t = torch.rand(6, n + 1, generator=rng).numpy()
+        gaps = np.cumsum(-np.log(1 - t[0]), dtype=np.float64)
+        y = gaps[:-1] * ((height + 2 * pad) / gaps[-1]) - pad
+        x = t[1, :-1].astype(np.float64) * (width + 2 * pad) - pad
+        lean_own, long_own, which = t[2, :-1], t[3, :-1], t[4, :-1]
+        layer = np.minimum(np.searchsorted(np.cumsum(share), which), layers - 1)
         z = near[layer].astype(np.float32)
-        theta = np.radians(angle + lean[layer] + 6 * (t[2] - 0.5)).astype(np.float32)
+        theta = np.radians(angle + lean[layer] + 6 * (lean_own - 0.5)).astype(np.float32)
         # A place is a whole pixel and the rest, so that arithmetic is the same in every view.
-        y, x = t[0] * (height + 2 * pad) - pad, t[1] * (width + 2 * pad) - pad
-        self.row, self.column = np.floor(y).astype(np.int64), np.floor(x).astype(np.int64)
+        self.row, self.column = np.floor(y).astype(np.int32), np.floor(x).astype(np.int32)
         self.y, self.x = (y - self.row).astype(np.float32), (x - self.column).astype(np.float32)
-        long = np.float32(length) * (0.6 + 0.7 * z) * (0.85 + 0.3 * t[3])
+        long = np.float32(length) * (0.6 + 0.7 * z) * (0.85 + 0.3 * long_own)
         self.half = np.maximum(long * np.sin(theta) / 2, 0.5).astype(np.float32)
         self.slope = (-np.cos(theta) / np.sin(theta)).astype(np.float32)  # columns per row
         self.width = (0.55 + 0.25 * z + 1.1 * z**4).astype(np.float32)  # sigma across, pixels
         # A wide streak holds the same water as a narrow one, so it is fainter.
         self.opacity = opacity * (0.75 + 0.25 * v[:, 3])[layer] * np.minimum(1, 0.8 / self.width)
         self.opacity = self.opacity.astype(np.float32)
-        self.reach = math.ceil(self.half.max() + 8) if n else 0
+        self.reach = math.ceil(self.half.max() + 2) if n else 0  # rows above and below its place
+        self.lean = math.ceil(np.abs(self.slope).max() * self.reach) if n else 0
         self._seen: tuple[View, Array] | None = None
 
     def cover(self, view: View) -> Array:
         """(h, w) opacity of rain and veil, in [0, 1]."""
         if self._seen is not None and self._seen[0] == view:
             return self._seen[1]
-        dense = np.zeros(view.height * view.width, np.float32)
-        r = self.reach
-        there = (self.row >= view.top - r) & (self.row < view.top + view.height + r)
-        there &= (self.column >= view.left - r) & (self.column < view.left + view.width + r)
-        for wide in (False, True):
-            at = np.flatnonzero(there & ((self.width > 0.8) == wide))
-            if at.size:
-                self._splat(dense, view, at, 4 if wide else 2)
-        clear = np.exp(-dense)
+        side = 4  # columns to each side of a streak's middle, and of the canvas
+        dense = np.zeros(view.height * (view.width + 2 * side))
+        first, last = np.searchsorted(
+            self.row, (view.top - self.reach, view.top + view.height + self.reach)
+        )
+        column = self.column[first:last]
+        there = column >= view.left - self.lean - side
+        there &= column < view.left + view.width + self.lean + side
+        wide = self.width[first:last] > 0.8
+        for at, reach in ((there & ~wide, 2), (there & wide, side)):
+            found = np.flatnonzero(at)
+            if found.size:
+                self._splat(dense, view, found + first, reach, side)
+        canvas = dense.reshape(view.height, -1)[:, side:-side].astype(np.float32)
+        clear = np.exp(np.negative(canvas, out=canvas), out=canvas)
         clear *= 1 - self.veil
-        cover = np.subtract(1, clear, out=clear).reshape(view.height, view.width)
+        cover = np.subtract(1, clear, out=clear)
         self._seen = (view, cover)
         return cover
 
-    def _splat(self, dense: Array, view: View, at: Array, side: int) -> None:
-        """Add the streaks `at` to dense, as -log(1 - a), `side` columns to each side."""
-        half, slope, y = self.half[at], self.slope[at], self.y[at]
+    def _splat(self, dense: Array, view: View, at: Array, reach: int, side: int) -> None:
+        """Add the streaks `at`, `reach` columns to each side, to dense, as -log(1 - a).
+
+        dense is the view's canvas with `side` columns more at both ends, flat, float64.
+        """
+        half, slope, y = self.half[at, None], self.slope[at, None], self.y[at, None]
         first = np.ceil(y - half - np.float32(0.5))
-        steps = np.arange(int(2 * half.max() + 2), dtype=np.float32)
-        down = first[:, None] + steps  # rows from the streak's own, (streaks, steps)
-        along = down - y[:, None]
-        row = down.astype(np.int64) + (self.row[at] - view.top)[:, None]
-        # Full in the middle, gone at the ends, antialiased over the last half pixel.
-        fade = np.clip(half[:, None] + np.float32(0.5) - np.abs(along), 0, 1)
-        ratio = np.square(along / (half[:, None] + np.float32(1)))
-        fade *= 1 - ratio * ratio
-        fade *= (row >= 0) & (row < view.height)
-        keep = np.flatnonzero(fade)
-        which = keep // steps.size
-        row, fade = row.ravel()[keep], fade.ravel()[keep]
-        x = self.x[at][which] + along.ravel()[keep] * slope[which]
+        down = first + np.arange(int(2 * half.max() + 2), dtype=np.float32)  # (streaks, steps)
+        along = down - y
+        x = self.x[at, None] + along * slope
         middle = np.floor(x + np.float32(0.5))
-        off = (x - middle)[:, None] - np.arange(-side, side + 1, dtype=np.float32)
-        off *= (1 / self.width[at][which])[:, None]
-        weight = np.exp(np.float32(-0.5) * off * off)
-        weight *= (self.opacity[at][which] * fade)[:, None]
-        column = middle.astype(np.int64) + (self.column[at] - view.left)[which]
-        column = column[:, None] + np.arange(-side, side + 1)
-        inside = (column >= 0) & (column < view.width)
-        place = row[:, None] * view.width + column
-        a = np.minimum(weight[inside], np.float32(0.99))
-        dense += np.bincount(place[inside], -np.log1p(-a), dense.size).astype(np.float32)
+        # Full in the middle, gone at the ends, antialiased over the last half pixel.
+        end = half + np.float32(0.5)
+        ratio = along * (1 / (half + np.float32(1)))
+        ratio *= ratio
+        ratio *= ratio
+        fade = np.clip(end - np.abs(along), 0, 1)
+        fade *= np.float32(1) - ratio
+        fade *= self.opacity[at, None]
+        row = down + (self.row[at, None] - view.top).astype(np.float32)
+        column = middle + (self.column[at, None] - (view.left - side)).astype(np.float32)
+        fade *= (row >= 0) & (row < view.height)
+        fade *= (column >= reach) & (column < view.width + 2 * side - reach)
+        keep = np.flatnonzero(fade)
+        place = row.ravel()[keep].astype(np.int64) * (view.width + 2 * side)
+        place += column.ravel()[keep].astype(np.int64)
+        steps = np.arange(-reach, reach + 1)
+        off = (x - middle).ravel()[keep, None] - steps.astype(np.float32)
+        off *= off
+        spread = np.float32(-0.5) / np.square(self.width[at])
+        off *= spread[keep // down.shape[1], None]
+        weight = np.exp(off, out=off)
+        weight *= fade.ravel()[keep, None]
+        np.minimum(weight, np.float32(0.99), out=weight)
+        np.log(np.subtract(np.float32(1), weight, out=weight), out=weight)
+        dense -= np.bincount((place[:, None] + steps).ravel(), weight.ravel(), dense.size)
 
     def apply(self, x: Array, view: View) -> Array:
         cover = self.cover(view)
@@ -335,7 +353,7 @@ class Haze(Damage):
     """Scattering over distance: light * t + airlight * (1 - t), t = exp(-beta * depth).
 
     Depth runs from 0.2 to 1. With regions it follows objects: each stands at its own distance on a
-    ground that recedes. Without, it is a tilted plane with slow swells. Airlight is a little tinted.
+    ground that recedes. Without, it is a tilted plane with slow swells. Airlight has a slight tint.
     """
 
     kind = "haze"
