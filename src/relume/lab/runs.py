@@ -55,7 +55,7 @@ def validation_pairs(recipe: Recipe, root: Path) -> list[Pair]:
     pairs = []
     for index, path in enumerate(paths):
         gt = torch.from_numpy(read(path).rgb())[0]
-        size = gt.shape[-2:]
+        size = (int(gt.shape[-2]), int(gt.shape[-1]))
         top, left = ((s - rules.crop) // 2 if s > rules.crop else 0 for s in size)
         rows, columns = slice(top, top + rules.crop), slice(left, left + rules.crop)
         for spec in ("", *rules.specs):
@@ -63,7 +63,7 @@ def validation_pairs(recipe: Recipe, root: Path) -> list[Pair]:
             if spec:
                 chain = parse(spec)
                 rng = torch.Generator().manual_seed(rules.seed * 1000 + index)
-                sampled = chain.sample(rng, tuple(size))
+                sampled = chain.sample(rng, size)
                 lq = torch.from_numpy(chain.apply(gt, sampled, truth=False, finish="uint8").lq)
             known = whole(lq[None].numpy()).map(lambda g: g.map(torch.from_numpy))
             pairs.append(
