@@ -74,11 +74,13 @@ def test_every_command_of_the_readme_parses(line, capsys):
 
 def test_the_specs_of_the_readme_are_specs():
     degrade = pytest.importorskip("relume.lab.degrade")
+    read = []
     for line in commands():
         words = shlex.split(line)
         for flag in ("--spec", "--degrade"):
             if flag in words:
-                degrade.parse(words[words.index(flag) + 1])
+                read.append(degrade.parse(words[words.index(flag) + 1]).kinds)
+    assert read and all(read)
 
 
 def test_the_python_of_the_readme_uses_names_that_exist():
