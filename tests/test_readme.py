@@ -74,12 +74,9 @@ def test_every_command_of_the_readme_parses(line, capsys):
 
 def test_the_specs_of_the_readme_are_specs():
     degrade = pytest.importorskip("relume.lab.degrade")
-    read = []
-    for line in commands():
-        words = shlex.split(line)
-        for flag in ("--spec", "--degrade"):
-            if flag in words:
-                read.append(degrade.parse(words[words.index(flag) + 1]).kinds)
+    words = [shlex.split(line) for line in commands()]
+    flags = [(w, f) for w in words for f in ("--spec", "--degrade") if f in w]
+    read = [degrade.parse(w[w.index(flag) + 1]).kinds for w, flag in flags]
     assert read and all(read)
 
 
