@@ -56,7 +56,7 @@ class Set:
         pairs: Finds the pictures; nothing is read before the set is measured.
         spec: SPEC of the damage of a synthetic set.
         window: Where the mean input PSNR must lie, in dB, if anywhere.
-        bars: What issue 3 asks for, on a CPU and on a GPU: dB of gain; of PSNR for noise.
+        bars: What is aimed at when trained on a CPU, and on a GPU: dB of gain; of PSNR for noise.
     """
 
     title: str

@@ -35,3 +35,20 @@ def photo() -> np.ndarray:
     rgb = np.stack([x / 128, y / 96, 0.5 + 0.3 * np.sin(x / 3) * np.cos(y / 5)])
     rgb[:, 30:60, 40:90] = np.array([0.8, 0.3, 0.2], np.float32)[:, None, None]
     return np.clip(rgb + rng.normal(0, 0.02, rgb.shape), 0, 1).astype(np.float32)[None]
+
+
+@pytest.fixture
+def relume(capsys, monkeypatch, tmp_path):
+    """relume("restore", ...) -> (exit code, stdout, stderr), run in an empty folder."""
+    from relume import cli
+
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        words = [str(a) for a in arguments]
+        capsys.readouterr()
+        code = cli._run(lambda: cli.app(words, standalone_mode=False), words)
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run

@@ -15,21 +15,6 @@ LAB = ("degrade", "train", "export", "evaluate")
 
 
 @pytest.fixture
-def relume(capsys, monkeypatch, tmp_path):
-    """relume("restore", ...) -> (exit code, stdout, stderr), run in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        words = [str(a) for a in arguments]
-        capsys.readouterr()
-        code = cli._run(lambda: cli.app(words, standalone_mode=False), words)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
-
-
-@pytest.fixture
 def scan(tmp_path):
     """scan(name, shape) writes a small PNG, JPEG ... of drawn noise and returns its path."""
 

@@ -5,25 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from relume import cli
 from relume.image import Picture, read, write
 
 pytest.importorskip("torch")
-
-
-@pytest.fixture
-def relume(capsys, monkeypatch, tmp_path):
-    """relume("degrade", ...) -> (exit code, stdout, stderr), run in an empty folder."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        words = [str(a) for a in arguments]
-        capsys.readouterr()
-        code = cli._run(lambda: cli.app(words, standalone_mode=False), words)
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
 
 
 @pytest.fixture

@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from relume.errors import RecipeError, UsageError
-from relume.guidance import Guidance, area_resize
+from relume.guidance import Guidance, Guide, area_resize
 from relume.image import Picture, write
 from relume.lab.controls import CONTROLS
-from relume.lab.data import Damage, Photograph, Samples, load_photographs, whole
+from relume.lab.data import Damage, Photograph, Samples, Source, load_photographs, part_of
 from relume.lab.degrade import parse
 from relume.lab.loader import Loader
+from relume.priors import PRIORS
+from relume.priors.thumbnail import thumbnail
 
 DAMAGE = {"noise:sigma=5..50": 1.0, "haze:beta=0.1..1": 1.0, "jpeg:quality=20..60": 1.0}
 
@@ -30,9 +32,14 @@ def folder(tmp_path_factory) -> Path:
     return path
 
 
+def source(name: str = "thumbnail", control: str = "none", dropout: float = 0.0) -> dict:
+    return {name: Source(PRIORS[name](), control, dropout)}
+
+
 def samples(folder: Path, **changes) -> Samples:
     photographs = load_photographs(folder, sizes=2)
-    return Samples(photographs, Damage(DAMAGE, (0.2, 0.5, 0.3)), **{"seed": 7, **changes})
+    known = {"seed": 7, "sources": source(), **changes}
+    return Samples(photographs, Damage(DAMAGE, (0.2, 0.5, 0.3)), **known)
 
 
 def same(a, b) -> bool:
@@ -135,16 +142,76 @@ def test_damages_are_drawn_as_often_as_asked():
 
 @pytest.mark.parametrize("control", ["null", "constant", "shuffled"])
 def test_a_control_changes_the_thumbnail_and_nothing_else(folder, control):
-    plain, changed = samples(folder), samples(folder, control=control)
+    plain, changed = samples(folder), samples(folder, sources=source(control=control))
     a, b = plain.batch(0, 4, 32), changed.batch(0, 4, 32)
     assert torch.equal(a.lq, b.lq)
     assert not torch.equal(a.guidance["thumbnail"].maps, b.guidance["thumbnail"].maps)
-    assert "thumbnail" not in samples(folder, control=None).batch(0, 1, 32).guidance
+    assert "thumbnail" not in samples(folder, sources={}).batch(0, 1, 32).guidance
+
+
+def test_regions_are_looked_at_once_and_cropped_with_the_picture(folder):
+    asked = []
+
+    class Halves:
+        spec, max_side = "regions", 0
+
+        def __call__(self, rgb):
+            asked.append(rgb.shape)
+            labels = 1 + (rgb.mean(1) > rgb.mean())
+            return Guide(regions=labels.astype(np.int32))
+
+    fixed = samples(folder, sources={"regions": Source(Halves())}, fixed=2)
+    batches = [fixed.batch(first, 8, 32) for first in (0, 8, 16, 24, 32)]
+    assert len(asked) <= 3 * 2 and all(min(shape[-2:]) >= 96 for shape in asked)
+    for batch in batches:
+        labels = batch.guidance["regions"].regions
+        assert labels.shape == (8, 32, 32)
+        # The labels lie on the crop they were cut with: the brighter half is brighter there too.
+        for lq, one in zip(batch.lq.mean(1), labels, strict=True):
+            if one.unique().numel() == 2:
+                assert lq[one == 2].min() >= lq[one == 1].max()
+    again = samples(folder, sources={"regions": Source(Halves())}, fixed=2).batch(16, 8, 32)
+    assert torch.equal(again.lq, batches[2].lq)
+
+
+def test_parts_in_another_light_leave_nothing_to_learn_by_heart(folder):
+    plain, parts = samples(folder), samples(folder, windows=(0.6, 1.0))
+    seen = [s.batch(0, 60, 32).guidance["thumbnail"].maps.mean((2, 3)) for s in (plain, parts)]
+    # Three photographs at two sizes: their own thumbnails repeat, those of parts never do.
+    spread = [float(one.std(0).mean()) for one in seen]
+    assert len(seen[1].unique(dim=0)) == 60
+    assert spread[1] > spread[0]
+    one = parts.batch(5, 1, 32)
+    assert torch.equal(one.lq, samples(folder, windows=(0.6, 1.0)).batch(5, 1, 32).lq)
+
+
+def test_a_part_is_the_photographs_own_pixels_relit(folder):
+    photo = load_photographs(folder, sizes=1)[0][0]
+    part = part_of(photo, np.random.default_rng(3), (0.7, 0.9), 96)
+    height, width = part.pixels.shape[-2:]
+    assert height % 4 == 0 and width % 4 == 0 and min(height, width) >= 96
+    # Each channel goes through one rising curve: the order of its values is the photograph's.
+    for channel in range(3):
+        values = np.unique(part.pixels[channel])
+        assert len(values) <= len(np.unique(photo.pixels[channel]))
+    true = area_resize(part.pixels / np.float32(255), 96, 96)
+    assert np.abs(part.small - true).mean() < 0.01
+
+
+def test_a_prior_that_sees_whole_pictures_needs_fixed_damages(folder):
+    with pytest.raises(UsageError, match=r"data\.fixed"):
+        samples(folder, sources=source("regions"))
+
+
+def test_a_whole_prior_is_dropped_as_often_as_asked(folder):
+    told = samples(folder, sources=source("thumbnail", dropout=0.5)).batch(0, 200, 8)
+    silent = (told.guidance["thumbnail"].maps == 0).flatten(1).all(1).float().mean()
+    assert float(silent) == pytest.approx(0.5, abs=0.14)  # four standard errors
 
 
 @pytest.mark.parametrize("name", sorted(set(CONTROLS) - {"oracle"}))
 def test_a_probe_keeps_shape_and_kind_and_takes_nothing_from_the_picture(name, photo):
-    mine, donor = whole(photo), whole(photo[..., ::-1] * 0.5)
+    mine, donor = (Guidance(thumbnail=thumbnail(p)) for p in (photo, photo[..., ::-1] * 0.5))
     swapped = CONTROLS[name](mine, Guidance(), donor, torch.Generator())
     was, now = mine["thumbnail"], swapped["thumbnail"]
     assert now.array.shape == was.array.shape

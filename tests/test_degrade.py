@@ -7,12 +7,13 @@ import pytest
 import torch
 
 from relume.errors import RecipeError, ShapeError
-from relume.image import reader
+from relume.image import Picture, reader, write
 from relume.image.writer import jpeg_round_trip
 from relume.lab.degrade import (
     DEGRADATIONS,
     View,
     camera_order,
+    folder,
     generator,
     parse,
 )
@@ -20,6 +21,7 @@ from relume.lab.degrade.blur import disc_kernel, motion_kernel
 from relume.lab.degrade.codec import loss
 from relume.lab.degrade.noise import demosaic, normals
 from relume.lab.degrade.spec import to_file, to_light
+from relume.priors.regions import regions as find_regions
 
 ALL = sorted(DEGRADATIONS)
 SIZE = (120, 168)
@@ -83,6 +85,48 @@ def test_a_crop_of_the_damage_is_the_damage_of_the_crop(spec, regions, gt):
             for name, guide in part.truth.items():
                 expected = whole.truth[name].crop(t, left, h, w).array
                 assert np.abs(guide.array - expected).max() <= 1e-5, name
+
+
+@pytest.mark.parametrize("density", [0.0005, 0.01])
+def test_a_wide_streak_hangs_into_the_view_beside_it(density, gt):
+    """Near rain covers four columns to each side, and one of them may be all that a view shows."""
+    chain = parse(f"rain:density={density}")
+    for index in range(6):
+        sampled = chain.sample(generator(9, index), SIZE)
+        whole = chain.apply(gt, sampled).lq
+        for left in range(20, 100, 16):
+            part = chain.apply(gt, sampled, View(20, left, 50, 40)).lq
+            assert np.array_equal(part, whole[:, 20:70, left : left + 40])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_file_of_bytes_is_the_clipped_damage_rounded(name, gt):
+    chain = parse(spec_at_rest(name))
+    sampled = chain.sample(generator(6, 1), SIZE, REGIONS)
+    clipped, file = (chain.apply(gt, sampled, finish=f).lq for f in ("clipped", "uint8"))
+    assert clipped.min() >= 0 and clipped.max() <= 1
+    levels = np.floor(clipped * np.float32(255) + np.float32(0.5))
+    assert np.array_equal(np.round(file * 255), levels)
+    assert np.abs(file * 255 - levels).max() < 1e-4
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_regions_are_looked_for_only_where_they_matter(name, gt):
+    chain = parse(spec_at_rest(name))
+    with_regions, without = (
+        chain.apply(gt, chain.sample(generator(8, 0), SIZE, labels)).lq
+        for labels in (REGIONS, None)
+    )
+    assert np.array_equal(with_regions, without) != chain.follows_regions
+
+
+def test_a_file_is_not_searched_for_regions_that_nobody_follows(gt, tmp_path, monkeypatch):
+    searched = []
+    monkeypatch.setattr(folder, "regions", lambda rgb: searched.append(rgb) or find_regions(rgb))
+    write(Picture.from_rgb(gt / np.float32(255)), tmp_path / "a.png")
+    for spec, times in (("rain+noise", 0), ("noise+haze", 1)):
+        folder.damage_file(tmp_path / "a.png", parse(spec), 0, 0, "uint8")
+        assert len(searched) == times
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -333,7 +377,36 @@ def test_the_loss_of_jpeg_is_the_real_codecs_to_the_bit(chroma):
             rgb = smooth[:, :height, :width] + rng.normal(0, 20, (3, height, width))
             rgb = np.clip(rgb, 0, 255).astype(np.uint8)
             real = jpeg_round_trip(np.ascontiguousarray(rgb.transpose(1, 2, 0)), quality, chroma)
-            assert np.array_equal(loss(rgb, quality, chroma), real.transpose(2, 0, 1))
+            real = real.transpose(2, 0, 1)
+            assert np.array_equal(loss(rgb, quality, chroma), real)
+            part = View(height // 3, width // 3, -(-height // 3), -(-width // 2))
+            seen = loss(rgb.astype(np.float32), quality, chroma, part)
+            assert np.array_equal(seen, part.cut(real, View(0, 0, height, width)))
+
+
+def test_the_worst_of_blocks_are_the_real_codecs_too():
+    """Checkers of black and white drive every stage to its largest sums and to its halves."""
+    y, x = np.mgrid[0:64, 0:64]
+    waves = [(np.cos((2 * y + 1) * i * np.pi / 16), np.cos((2 * x + 1) * j * np.pi / 16))
+             for i, j in ((0, 1), (1, 1), (3, 3), (4, 4), (5, 5), (6, 6), (7, 7))]  # fmt: skip
+    patterns = np.stack([255 * (a * b >= 0) for a, b in waves] + [255 * ((x + y) % 2)])
+    rgb = np.concatenate([patterns, 128 + (patterns > 0), 255 - patterns]).astype(np.uint8)
+    for start in range(0, len(rgb) - 2, 3):
+        three = rgb[start : start + 3]
+        pixels = np.ascontiguousarray(three.transpose(1, 2, 0))
+        for quality in (1, 5, 50, 77, 100):
+            for chroma in ("4:2:0", "4:4:4"):
+                real = jpeg_round_trip(pixels, quality, chroma).transpose(2, 0, 1)
+                assert np.array_equal(loss(three, quality, chroma), real), (start, quality, chroma)
+
+
+@pytest.mark.parametrize("quality", [30, 92])
+def test_jpeg_takes_bytes_and_their_floats_alike(quality, gt):
+    chain = parse(f"jpeg:quality={quality}")
+    sampled = chain.sample(generator(0, 0), SIZE)
+    for view in (None, View(13, 40, 50, 60)):
+        of_bytes = chain.apply(gt, sampled, view).lq
+        assert np.array_equal(of_bytes, chain.apply(gt / np.float32(255), sampled, view).lq)
 
 
 @pytest.mark.parametrize("quality", [10, 50, 95])

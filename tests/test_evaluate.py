@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from pytest import approx
 
+from relume.card import Card, Reads
 from relume.engine import open_engine
 from relume.errors import CheckError, GuidanceError, UsageError
 from relume.guidance import Guidance, Guide
@@ -24,6 +25,7 @@ from relume.lab.evaluate import (
     match,
     photograph_of,
     summary,
+    told_by_truth,
 )
 from relume.lab.metrics import Protocol, psnr
 
@@ -207,6 +209,17 @@ def test_evaluating_what_degrade_would_write_gives_the_same_scores(good, tmp_pat
     assert fly.data["seed"] == 4
 
 
+@pytest.mark.parametrize(
+    ("spec", "sigma"),
+    [("noise:sigma=25", 25), ("noise:sigma=30+jpeg+noise:sigma=40", 50), ("jpeg", None)],
+)
+def test_the_truth_knows_the_level_of_the_noise_that_was_added(good, spec, sigma):
+    truth = degraded_pairs(good, spec, seed=1).items[0].load().truth
+    assert ("noise.sigma" in truth) == (sigma is not None)
+    if sigma is not None:
+        assert truth["noise.sigma"].array == approx(np.array([[sigma / 255]]))
+
+
 # Reports
 
 
@@ -218,7 +231,7 @@ def test_a_report_has_the_contracts_form_and_survives_json(tmp_path):
     }
     wanted = {"channels": "rgb", "crop": 0, "rounding": "uint8", "ssim": "gaussian-11-1.5"}
     assert wanted.items() <= document["protocol"].items()
-    assert set(document["metrics"]) == {"psnr", "ssim", "mcr"}
+    assert set(document["metrics"]) == {"psnr", "ssim", "mcr", "mcr_curve", "local_mcr"}
     assert set(document["metrics"]["psnr"]) == {"mean", "n", "ci95"}
     assert {"image", "psnr", "ssim", "psnr_input", "ssim_input"} <= set(document["rows"][0])
     assert document["gain"]["psnr"] == {"mean": 0, "n": 6, "ci95": [0, 0]}
@@ -384,7 +397,64 @@ def test_probes_refuse_what_cannot_be_asked():
         evaluate(restore, pairs, prior=prior, against=["oracle"])
 
 
+# Networks that are not blind
+
+
+class Subtracts:
+    """An engine that takes the noise level that it is told off the picture."""
+
+    name, device, precision, notes = "subtracts", "cpu", "float32", []
+    card = Card("subtracts", reads=(Reads("noise.sigma", "vector", 1, (1,)),))
+
+    def prepare(self, view, guidance):
+        return guidance
+
+    def __call__(self, tile, guidance):
+        return np.float32(tile - guidance["noise.sigma"].array[..., None, None])
+
+
+def test_a_network_that_is_not_blind_is_told_the_level_and_the_protocol_says_so(good):
+    restore, prior = engine_restorer(Subtracts())
+    told = told_by_truth(Subtracts.card)
+    assert prior is None and told == ("noise.sigma",)
+    pairs = degraded_pairs(good, "noise:sigma=51", seed=1, noise="float")
+    report = evaluate(restore, pairs, told=told, against=["null", "oracle"])
+    by_hand = evaluate(lambda rgb: rgb - 0.2, pairs)
+    assert report.metrics["psnr"]["mean"] == approx(by_hand.metrics["psnr"]["mean"], abs=1e-4)
+    assert report.protocol.told == ("noise.sigma",)
+    assert "told noise.sigma" in str(report)
+    assert Report.from_json(json.loads(json.dumps(report.to_json()))).protocol == report.protocol
+    assert report.against["null"]["gain"]["psnr"]["mean"] < -1  # this one is better off deaf
+    assert report.against["oracle"]["gain"]["psnr"]["mean"] == 0
+    with pytest.raises(UsageError, match="told"):
+        compare(report, by_hand)
+
+
+def test_pairs_of_files_do_not_say_how_much_noise_there_is(good):
+    restore, _ = engine_restorer(Subtracts())
+    with pytest.raises(UsageError, match=r"must be told noise\.sigma.*--degrade"):
+        evaluate(restore, folder_pairs(good, good), told=("noise.sigma",))
+
+
+def test_a_network_that_is_blind_is_told_nothing():
+    assert told_by_truth(Card("blind", reads=(Reads("thumbnail", "vector", 1, (1,)),))) == ()
+
+
 # A model's own path
+
+
+def test_a_gray_picture_comes_back_gray():
+    class Tints(Subtracts):
+        card = Card("tints")
+
+        def __call__(self, tile, guidance):
+            return tile * np.float32([1, 0.5, 0]).reshape(1, 3, 1, 1)
+
+    restore, _ = engine_restorer(Tints())
+    gray = np.full((1, 3, 16, 16), 0.6, np.float32)
+    assert restore(gray) == approx(np.full_like(gray, 0.3))
+    gray[0, 0, 0, 0] = 0.5  # now it is a colour picture
+    assert restore(gray)[0, :, 1, 1] == approx([0.6, 0.3, 0])
 
 
 def test_the_identity_model_gains_nothing(good):

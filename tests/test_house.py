@@ -24,20 +24,21 @@ priors/
 restoration diagnose
 guard
 batch page doctor
-demo/
+demo/ segmentation
 cli web cluster
 """
 LAB = """
-regions blocks memory
+regions blocks memory segmentations sam
 degrade/ losses/ metrics adapters/ backbones/ encoders/
-data controls
+controls
+data
 restorer objectives/ loader
 weights
 evaluate export
 train
 recipe
 runs
-reproduce engine
+reproduce/ engine
 """
 
 # Where the ground floor opens onto the lab: inside a function, never on import.

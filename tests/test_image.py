@@ -165,6 +165,46 @@ def test_alpha_is_enlarged_with_its_picture():
     assert (larger.alpha == 200).all()
 
 
+def cut_out(bits: int, channels: int, left_over: float) -> Picture:
+    """A slope of light in a ragged outline; what alpha hides holds `left_over`."""
+    y, x = np.mgrid[0:45, 0:61]
+    shows = np.hypot(y - 20, x - 33) < 15 + 3 * np.sin(x)
+    pixels = np.where(shows, 0.3 + 0.004 * x, left_over)[..., None].repeat(channels, 2)
+    peak = 1 if bits == 32 else np.iinfo(KINDS[bits]).max
+    return Picture((pixels * peak).astype(KINDS[bits]), (shows * peak).astype(KINDS[bits]))
+
+
+@pytest.mark.parametrize("bits", [8, 16, 32])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_colour_that_alpha_hides_is_not_seen(bits, channels):
+    green, black = (cut_out(bits, channels, left_over) for left_over in (1.0, 0.0))
+    seen = green.rgb(fill_hidden=True)
+    assert np.array_equal(seen, black.rgb(fill_hidden=True))
+    shows = green.alpha > 0
+    assert np.array_equal(seen[..., shows], green.rgb()[..., shows])
+    # What was filled in lies within what shows, and meets it without a step.
+    low, high = seen[..., shows].min(), seen[..., shows].max()
+    assert low - 0.01 <= seen.min() and seen.max() <= high + 0.01
+    assert np.abs(np.diff(seen, axis=3)).max() < 0.03  # the slope's own step is 0.004
+    assert np.abs(np.diff(seen, axis=2)).max() < 0.03
+    # The picture itself keeps what it holds, and gives it back.
+    assert np.array_equal(green.with_rgb(green.rgb()).pixels, green.pixels)
+
+
+def test_a_picture_without_hidden_pixels_is_seen_as_it_is():
+    clear = replace(cut_out(8, 3, 1.0), alpha=None)
+    faint = replace(clear, alpha=np.full((45, 61), 1, np.uint8))
+    nothing = replace(clear, alpha=np.zeros((45, 61), np.uint8))
+    for picture in (clear, faint, nothing):
+        assert picture.hidden is None
+        assert np.array_equal(picture.rgb(fill_hidden=True), picture.rgb())
+
+
+def test_a_value_that_is_not_finite_hides_under_alpha():
+    picture = cut_out(32, 3, np.nan)
+    assert np.isfinite(picture.rgb(fill_hidden=True)).all()
+
+
 def test_what_a_float_picture_holds_beyond_white_passes_around():
     values = samples(32, 3) * 1.5 - 0.1
     picture = Picture(values, format="tiff", bits=32)

@@ -13,6 +13,7 @@ from relume.lab.metrics import (
     Protocol,
     as_uint8,
     best_shift,
+    collapse_curve,
     collapsed,
     crop_border,
     mcr,
@@ -20,6 +21,7 @@ from relume.lab.metrics import (
     share_bounds,
     share_upper,
     ssim,
+    worst_tile,
     y_channel,
 )
 
@@ -148,7 +150,31 @@ def test_a_protocol_refuses_words_it_does_not_know():
 
 
 def test_protocols_survive_json_and_name_where_they_differ():
-    one = Protocol(crop=4, channels="y", spec="noise:sigma=25", seed=11, noise="uint8")
+    one = Protocol(
+        crop=4, channels="y", spec="noise:sigma=25", seed=11, noise="uint8", told=("noise.sigma",)
+    )
     assert Protocol.from_json(one.to_json()) == one
     assert one.difference(one) is None
+    assert "told" in str(Protocol(told=("noise.sigma",)).difference(Protocol()))
     assert Protocol(crop=4).difference(Protocol()) == "crop is 4 in one and 0 in the other"
+
+
+def test_the_collapse_curve_falls_and_is_strict():
+    curve = collapse_curve(np.array([27.0, 26.9, 31.0, 20.0]), np.array([30.0] * 4))
+    assert curve["0"] == 0.75 and curve["2"] == 0.75
+    assert curve["3"] == 0.5  # exactly 3 dB is no collapse
+    assert curve["5"] == 0.25 and curve["10"] == 0.0
+    assert collapse_curve([], []) == {}
+
+
+def test_a_glitch_in_one_tile_is_found_where_psnr_hardly_sees_it():
+    rng = torch.Generator().manual_seed(0)
+    gt = torch.rand(1, 3, 256, 320, generator=rng)
+    before = (gt + 0.1 * torch.randn(gt.shape, generator=rng)).clamp(0, 1)
+    out = gt + (before - gt) * 0.5
+    assert worst_tile(out, before, gt) == pytest.approx(-6.02, abs=0.01)  # every tile gained
+    out[..., 64:128, 128:192] = gt[..., 64:128, 128:192] + 0.15
+    assert float(psnr(out, gt) - psnr(before, gt)) > 1  # as a whole it got better
+    assert worst_tile(out, before, gt) > 3
+    assert worst_tile(gt, gt, gt) is None
+    assert worst_tile(out[..., :9, :7], before[..., :9, :7], gt[..., :9, :7]) is not None

@@ -187,3 +187,20 @@ def test_a_view_keeps_the_shape_of_the_picture(photo):
     assert view_of(photo, 0) is photo
     assert view_of(photo, 64).shape == (1, 3, 48, 64)
     assert view_of(photo, 1000) is photo
+
+
+def test_what_alpha_hides_stays_hidden_and_touches_nothing():
+    """Of two pictures that differ only under alpha 0 a network sees the same."""
+    shown = noise(np.uint8, size=(40, 48)).pixels
+    alpha = np.full((40, 48), 255, np.uint8)
+    alpha[10:30, 12:36] = 0
+    seen = []
+    for colour in (0, 255):
+        pixels = shown.copy()
+        pixels[alpha == 0] = colour
+        spy = Spy(Card("spy", reach=4))
+        result = restore(Picture(pixels=pixels, format="png", alpha=alpha), spy).picture
+        assert (result.pixels[alpha == 0] == colour).all()
+        np.testing.assert_array_equal(result.pixels[alpha > 0], 255 - shown[alpha > 0])
+        seen.append(spy.tiles[0][0])
+    np.testing.assert_array_equal(*seen)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from relume.card import DEFAULT, names
-from relume.image import Picture, write
+from relume.image import Picture, write, write_gray16
 
 # Absent to whoever looks (find_spec); whoever imports gets an error no `except ImportError` hides.
 WITHOUT_THE_LAB = """
@@ -56,6 +56,9 @@ def png(tmp_path, photo):
         ["restore", "PHOTO", "-o", "OUT", "--model", "identity", "--engine", "onnx", "--json"],
         ["restore", "PHOTO", "-o", "OUT", "--model", "invert", "--strength", "0.5"],
         ["compare", "PHOTO", "PHOTO", "--html", "PAGE"],
+        ["segment", "PHOTO", "-o", "OUT"],
+        ["segment", "PHOTO", "-o", "OUT", "--prior", "regions", "--json"],
+        ["segment", "PHOTO", "-o", "OUT", "--masks", "PHOTO-LABELS"],
         ["models"],
         ["models", "--json"],
         ["models", "show", "identity"],
@@ -66,6 +69,9 @@ def png(tmp_path, photo):
 )
 def test_a_ground_floor_command_never_imports_torch(arguments, png, tmp_path):
     place = {"PHOTO": png, "OUT": tmp_path / "out", "PAGE": tmp_path / "page.html"}
+    if "PHOTO-LABELS" in arguments:
+        place["PHOTO-LABELS"] = tmp_path / "labels.png"
+        write_gray16(np.arange(64).reshape(8, 8), place["PHOTO-LABELS"])
     done = run(*(place.get(word, word) for word in arguments))
     # doctor ends with 5 where something of the ground floor itself is missing.
     assert done.returncode in ({0, 5} if "doctor" in arguments else {0}), done.stderr
@@ -92,6 +98,7 @@ def test_the_default_model_needs_no_torch(command, png, tmp_path):
         ["train", "relume-s"],
         ["export", "PHOTO", "-o", "OUT"],
         ["evaluate", "identity", "--gt", "PHOTO", "--degrade", "noise:sigma=25"],
+        ["segment", "PHOTO", "-o", "OUT", "--prior", "sam", "--sam", "facebook/sam-vit-base"],
     ],
     ids=lambda words: words[0],
 )
@@ -122,6 +129,17 @@ def test_the_public_names_are_there():
     code = WITHOUT_THE_LAB + "import relume\nfor n in relume.__all__: getattr(relume, n)\n"
     done = run(code=code)
     assert done.returncode == 0, done.stderr
+
+
+def test_segment_without_scikit_image_says_how_to_get_it(png, tmp_path):
+    code = WITHOUT_THE_LAB + (
+        "sys.modules['skimage.segmentation'] = None\nfrom relume.cli import main\nmain()\n"
+    )
+    done = run("segment", png, "-o", tmp_path / "out", code=code)
+    assert done.returncode == 5
+    (line,) = done.stderr.splitlines()
+    assert "pip install 'relume[regions]'" in line
+    assert not (tmp_path / "out").exists()
 
 
 def test_regions_without_scikit_image_need_nothing_else(tmp_path):

@@ -72,6 +72,9 @@ class Card:
             error on validation stays within half an 8-bit level.
         view_side: Longest side of the whole-picture view that `prepare` is given; 0 = the picture.
         reads: The priors it reads, in the order of the graph's inputs.
+        prepared: What NAME.prepare.onnx, beside the file, makes of the whole picture once: token
+            rows, as many as the picture has labels. The graph reads them after `reads`.
+        preparer: Digest of that file's tensors.
         digest: sha256 of its tensors (`tensors_digest`); the same for `.onnx` and `.safetensors`.
         recipe: The resolved recipe it was trained by.
         data: What it was trained on. `licence` and `attribution` belong to weights and data.
@@ -89,6 +92,8 @@ class Card:
     overlap: int = 0
     view_side: int = 0
     reads: tuple[Reads, ...] = ()
+    prepared: tuple[Reads, ...] = ()
+    preparer: str = ""
     digest: str = ""
     recipe: Mapping[str, Any] = field(default_factory=dict)
     data: str = ""
@@ -125,7 +130,8 @@ class Card:
             )
         known = {f.name: f for f in fields(cls)}
         values = {key: value for key, value in raw.items() if key in known}
-        values["reads"] = tuple(_reads(entry) for entry in _listed(values.get("reads", ())))
+        for key in ("reads", "prepared"):
+            values[key] = tuple(_reads(entry) for entry in _listed(values.get(key, ())))
         for key in ("attribution", "limits", "bad_at"):
             values[key] = tuple(str(line) for line in _listed(values.get(key, ())))
         card = cls(**values)
@@ -146,7 +152,7 @@ class Card:
             _within(f"{key} of the card", getattr(self, key), low, high)
         if self.support not in ("local", "global"):
             raise ModelError(f"support of the card is {self.support!r}, not local or global")
-        for key in ("digest", "data", "licence", "date"):
+        for key in ("preparer", "digest", "data", "licence", "date"):
             if not isinstance(getattr(self, key), str):
                 raise ModelError(f"{key} of the card is not text")
         if not isinstance(self.first, str | None):
@@ -154,8 +160,11 @@ class Card:
         for key in ("recipe", "figures"):
             if not isinstance(getattr(self, key), dict):
                 raise ModelError(f"{key} of the card is not a table")
-        if len({r.prior for r in self.reads} | {"lq"}) != len(self.reads) + 1:
+        inputs = [r.prior for r in (*self.reads, *self.prepared)]
+        if len({*inputs, "lq"}) != len(inputs) + 1:
             raise ModelError("the card names one input twice")
+        if any(r.kind != "tokens" for r in self.prepared):
+            raise ModelError("the card prepares something else than token rows")
 
 
 def _listed(value: object) -> Iterable[Any]:
@@ -288,6 +297,23 @@ def survey(path: Path) -> ModelFile:
     except ModelError as error:
         raise ModelError(f"{path} was refused: {error}.") from None
     return ModelFile(path, card, hashlib.sha256(data).hexdigest())
+
+
+def survey_preparer(model: ModelFile) -> ModelFile | None:
+    """The file beside a model that prepares its token rows; None where the model needs none.
+
+    Raises:
+        ModelError: It is not there, was refused, or belongs to another model.
+    """
+    if not model.card.prepared or model.path is None:
+        return None
+    path = model.path.with_suffix(".prepare.onnx")
+    if not path.is_file():
+        raise ModelError(f"{model.path} needs {path.name} beside it. Copy both files together.")
+    found = survey(path)
+    if found.card.digest != model.card.preparer:
+        raise ModelError(f"{path} was refused: it prepares for another model than {model.path}.")
+    return found
 
 
 def _bytes(path: Path) -> bytes:
@@ -472,7 +498,7 @@ class _Survey:
         if len(cards) != 1 or len(cards[0]) > MAX_CARD:
             raise ModelError("it carries no card of relume's. `relume export` writes files that do")
         card = Card.from_json(cards[0])
-        if self.inputs != ["lq", *(r.prior for r in card.reads)]:
+        if self.inputs != ["lq", *(r.prior for r in (*card.reads, *card.prepared))]:
             raise ModelError("its graph does not read what its card says")
         if tensors_digest(self.halves.values()) != card.digest:
             raise ModelError("its tensors are not those that its card names. Fetch it again")

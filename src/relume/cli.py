@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from .errors import MissingError, OutputError, RelumeError, UsageError
+from .errors import MissingError, OutputError, RelumeError, UsageError, nearest
 
 MODEL = "relume-s"  # card.DEFAULT; a test keeps them equal
 
@@ -190,6 +190,64 @@ def compare(
 
 
 @app.command()
+def segment(
+    inputs: Annotated[
+        list[Path], typer.Argument(help="Photographs, or folders of them.", metavar="INPUT...")
+    ],
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder.")],
+    recursive: Annotated[
+        bool, typer.Option("-r", "--recursive", help="Look into folders; mirror the tree.")
+    ] = False,
+    prior: Annotated[
+        Literal["regions", "sam", "grid", "voronoi"],
+        typer.Option(help="What finds the regions; grid and voronoi look at nothing (controls)."),
+    ] = "regions",
+    sam: Annotated[
+        str | None,
+        typer.Option(help="SAM's weights: a folder, or a hub model's id, which is fetched. [lab]"),
+    ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(help="Masks of your own: a label map, a folder of masks, or run-length JSON."),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace earlier outputs of relume's own.")
+    ] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Show what is in photographs: label maps, and their regions drawn over them."""
+    if prior == "sam":
+        _lab("segment --prior sam")
+    from . import batch
+    from .segmentation import looking, run
+
+    many = recursive or len(inputs) > 1 or inputs[0].is_dir()
+    look, settings = looking(prior, sam=sam, masks=masks, one=not many)
+    job = batch.Job(inputs, out, recursive=recursive, overwrite=overwrite, settings=settings)
+    with _Bar("segmenting", quiet or json or not many) as bar:
+
+        def tell(record: dict[str, Any], done: int, total: int) -> None:
+            bar.show(done, total)
+            if record["status"] == "refused":
+                _warn(record["message"])
+            elif not (json or quiet):
+                said = record["message"] or f"{record['count']} regions"
+                print(f"{_shown(record['overlay'] or record['input'])} ({said})")
+                for words in record["announced"]:
+                    _warn(f"{record['input']}: {words}")
+
+        outcome = run(job, look, progress=tell)
+    if json:
+        names = ("segmented", "skipped", "refused")
+        document = {name: outcome.count(name) for name in names}
+        document |= {"ignored": outcome.ignored, "exit_code": outcome.exit_code}
+        _json({**document, "settings": settings, "rows": outcome.records})
+    raise typer.Exit(outcome.exit_code)
+
+
+@app.command()
 def models(
     action: Annotated[Literal["list", "show"], typer.Argument(help="list, or show NAME.")] = "list",
     name: Annotated[str | None, typer.Argument(help="Shipped name or model file.")] = None,
@@ -360,6 +418,9 @@ def export(
         Path | None,
         typer.Option(help="Folder of pictures on which the tiles' overlap is measured."),
     ] = None,
+    backbone: Annotated[
+        Path | None, typer.Option(help="Weights that an adapter file was trained beside.")
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -372,7 +433,9 @@ def export(
     from .lab import weights
     from .lab.degrade.folder import photographs
     from .lab.engine import restorer_of
+    from .lab.export import card_of
     from .lab.export import export as write_model
+    from .lab.runs import BACKBONE, attach
     from .restoration import look, priors_of
 
     if out.exists():
@@ -381,8 +444,15 @@ def export(
     if not path.is_file():
         raise UsageError(f"{path}: there is no such file. `relume train` writes it at its end.")
     stored = weights.load(path)
-    card = stored.card or _card_of(stored.recipe)
-    restorer: Any = restorer_of(stored)
+    card = stored.card or card_of(stored.recipe)
+    if backbone is not None:
+        restorer: Any = attach(path, backbone)
+    elif any(name.startswith(BACKBONE) for name in stored.tensors):
+        restorer = restorer_of(stored)
+    else:
+        raise UsageError(
+            f"{path} holds an adapter alone. Give --backbone the weights it was trained beside."
+        )
     card = replace(card, reads=tuple(restorer.reads))
     asked, seen = priors_of(card, "auto"), None
     if pictures is not None:
@@ -429,7 +499,7 @@ def evaluate(
         raise UsageError("evaluate takes pairs as --lq DIR, or makes them by --degrade SPEC.")
     from .card import find
     from .engine import open_engine
-    from .lab.evaluate import degraded_pairs, engine_restorer, folder_pairs
+    from .lab.evaluate import degraded_pairs, engine_restorer, folder_pairs, told_by_truth
     from .lab.evaluate import evaluate as measure
     from .lab.metrics import Protocol
 
@@ -449,6 +519,7 @@ def evaluate(
             Protocol(channels=channels, crop=crop, align=align),
             model={"name": found.card.name, "sha256": found.sha256, "engine": runner.name},
             prior=prior,
+            told=told_by_truth(found.card),
             against=[word for word in against.split(",") if word],
             progress=bar.show,
         )
@@ -456,6 +527,65 @@ def evaluate(
         _json(report.to_json())
     else:
         print(report)
+
+
+@app.command()
+def reproduce(
+    system: Annotated[str, typer.Argument(help="Whose table: sam-deblur or spt.")],
+    toy: Annotated[
+        bool, typer.Option("--toy", help="Small networks, for two cores and an hour.")
+    ] = False,
+    data: Annotated[
+        Path, typer.Option(help="The folder that the recipes' data folders lie in.")
+    ] = Path(),
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of finished cells. [runs/reproduce/SYSTEM]")
+    ] = None,
+    budget: Annotated[float, typer.Option(min=0, help="Minutes to spend on this call.")] = 60,
+    rows: Annotated[str, typer.Option(help="Only these rows: none,ours.")] = "",
+    set: Annotated[
+        list[str] | None, typer.Option("--set", help="Change every row: schedule.steps=100.")
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Train and measure a paper's table with its controls; cells are kept. [lab]"""
+    _lab("reproduce")
+    from .lab.memory import keep_memory
+
+    keep_memory()
+    from .lab.reproduce import SYSTEMS, Bench, run
+
+    if system not in SYSTEMS:
+        raise UsageError(
+            f"no table of {system!r}; there is {', '.join(SYSTEMS)}.{nearest(system, SYSTEMS)}"
+        )
+    if not toy:
+        raise UsageError(
+            f"{system} at full scale needs the paper's own data in a layout that this version does "
+            "not read yet. Use --toy."
+        )
+    tables: dict[str, str] = {}
+    for paper in SYSTEMS[system]:
+        bench = Bench(
+            paper,
+            data,
+            (out or Path("runs/reproduce") / system) / paper.name,
+            changes=set or [],
+            tell=(lambda _: None) if quiet or json else _note,
+        )
+        known = [row for row in rows.split(",") if row]
+        share = budget / len(SYSTEMS[system])
+        tables[paper.name] = run(bench, budget=share, rows=known)
+        if not json:
+            print(tables[paper.name], end="\n\n")
+    if json:
+        _json(tables)
+
+
+def _note(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def main() -> None:
@@ -578,16 +708,6 @@ def _card(card: Any) -> dict[str, Any]:
     from json import loads
 
     return loads(card.to_json())
-
-
-def _card_of(recipe: dict[str, Any]) -> Any:
-    """What a recipe says of its model; the export fills in what follows from the network."""
-    from json import dumps
-
-    from .card import CARD_FORMAT, Card
-
-    said = {**recipe.get("card", {}), "name": recipe["name"], "recipe": recipe}
-    return Card.from_json(dumps({"format": CARD_FORMAT, **said}))
 
 
 def _flat(value: Any) -> str:

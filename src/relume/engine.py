@@ -10,12 +10,13 @@ import importlib.util
 import math
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from .card import Card, ModelFile, Reads, find
+from .card import Card, ModelFile, Reads, find, survey_preparer
 from .errors import (
     CheckError,
     GuidanceError,
@@ -51,6 +52,9 @@ class Engine(Protocol):
 
         Args:
             view: (1, 3, h, w) float32, the whole picture at no more than `card.view_side`.
+
+        Returns:
+            The guidance with the card's `prepared` token rows.
         """
         ...
 
@@ -147,23 +151,35 @@ class OnnxEngine:
         chosen = [(p, _GPU_PROVIDERS[p]) for p in providers if self.device == "gpu"]
         self.card = model.card
         self.notes: list[str] = []
-        try:
-            self._session = onnxruntime.InferenceSession(
-                model.read(), options, providers=[*chosen, "CPUExecutionProvider"]
-            )
-        except Exception as error:  # the runtime's own exceptions share no parent of their own
-            raise _refused(model, error) from error
+
+        def opened(file: ModelFile) -> Any:
+            try:
+                return onnxruntime.InferenceSession(
+                    file.read(), options, providers=[*chosen, "CPUExecutionProvider"]
+                )
+            except Exception as error:  # the runtime's own exceptions share no parent of their own
+                raise _refused(file, error) from error
+
+        self._session = opened(model)
+        preparer = survey_preparer(model)
+        self._preparer = (preparer.card, opened(preparer)) if preparer else None
 
     def prepare(self, view: np.ndarray, guidance: Guidance) -> Guidance:
-        return guidance
+        if self._preparer is None:
+            return guidance
+        card, session = self._preparer
+        given = asked_of_preparer(card, self.card, view, guidance)
+        return with_prepared(self.card, guidance, self._run(session, given, view))
 
     def __call__(self, tile: np.ndarray, guidance: Guidance) -> np.ndarray:
         given = feeds(self.card, tile, guidance)
+        return checked(self.card, tile, self._run(self._session, given, tile)[0])
+
+    def _run(self, session: Any, given: dict[str, np.ndarray], seen: np.ndarray) -> Any:
         try:
-            out = cast(np.ndarray, self._session.run(None, given)[0])
+            return session.run(None, given)
         except Exception as error:
-            raise _stopped(self.card, tile, error) from error
-        return checked(self.card, tile, out)
+            raise _stopped(self.card, seen, error) from error
 
 
 # TF32 would round the products to 10 bits; what we promise of float32 must hold on a GPU too.
@@ -212,41 +228,53 @@ class OpenVinoEngine:
         self._settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if self.device == "cpu" and threads is not None:
             self._settings["INFERENCE_NUM_THREADS"] = _threads(threads)
-        try:
-            self._graph = self._core.read_model(model.read(), b"")
-        except Exception as error:
-            raise _refused(model, error) from error
+
+        def opened(file: ModelFile) -> Any:
+            try:
+                return self._core.read_model(file.read(), b"")
+            except Exception as error:
+                raise _refused(file, error) from error
+
+        self._graph = opened(model)
+        preparer = survey_preparer(model)
+        self._preparer = (preparer.card, opened(preparer)) if preparer else None
         self._compiled: dict[tuple[Any, ...], Any] = {}
         self._again = 0
 
     def prepare(self, view: np.ndarray, guidance: Guidance) -> Guidance:
-        return guidance
+        if self._preparer is None:
+            return guidance
+        card, graph = self._preparer
+        given = asked_of_preparer(card, self.card, view, guidance)
+        # In float32 always: a mean over a million pixels in bfloat16 is none.
+        outs = self._run(graph, given, view, "float32")
+        return with_prepared(self.card, guidance, list(outs.values()))
 
     def __call__(self, tile: np.ndarray, guidance: Guidance) -> np.ndarray:
         given = feeds(self.card, tile, guidance)
-        out = self._run(given, tile, self.precision)
+        out = self._run(self._graph, given, tile, self.precision)[0]
         if self.precision == "bf16" and not np.isfinite(out).all():
             self._again += 1
             self.notes = [f"{self._again} tiles were not finite in bf16 and computed in float32"]
-            out = self._run(given, tile, "float32")
+            out = self._run(self._graph, given, tile, "float32")[0]
         return checked(self.card, tile, out)
 
     def _run(
-        self, given: dict[str, np.ndarray], tile: np.ndarray, precision: Precision
-    ) -> np.ndarray:
+        self, graph: Any, given: dict[str, np.ndarray], seen: np.ndarray, precision: Precision
+    ) -> Any:
         try:
-            return self._request(given, precision)(given, share_inputs=True)[0]
+            return self._request(graph, given, precision)(given, share_inputs=True)
         except Exception as error:
-            raise _stopped(self.card, tile, error) from error
+            raise _stopped(self.card, seen, error) from error
 
-    def _request(self, given: dict[str, np.ndarray], precision: Precision) -> Any:
-        key = (precision, *(a.shape for a in given.values()))
+    def _request(self, graph: Any, given: dict[str, np.ndarray], precision: Precision) -> Any:
+        key = (graph is self._graph, precision, *(a.shape for a in given.values()))
         if key not in self._compiled:
-            graph = self._graph.clone()
-            graph.reshape({name: list(array.shape) for name, array in given.items()})
+            fixed = graph.clone()
+            fixed.reshape({name: list(array.shape) for name, array in given.items()})
             hint = "bf16" if precision == "bf16" else "f32"
             settings = {**self._settings, "INFERENCE_PRECISION_HINT": hint}
-            self._compiled[key] = self._core.compile_model(graph, self.device.upper(), settings)
+            self._compiled[key] = self._core.compile_model(fixed, self.device.upper(), settings)
         return self._compiled[key]
 
 
@@ -359,7 +387,51 @@ def feeds(card: Card, tile: np.ndarray, guidance: Guidance) -> dict[str, np.ndar
     given = {"lq": np.ascontiguousarray(tile, np.float32)}
     for reads in card.reads:
         given[reads.prior] = _guide(card, reads, guidance, tile.shape[2], tile.shape[3])
+    for reads in card.prepared:
+        if reads.prior not in guidance:
+            raise GuidanceError(
+                f"{card.name} needs {reads.prior} of the whole picture. Call `prepare` first."
+            )
+        given[reads.prior] = _guide(card, reads, guidance, tile.shape[2], tile.shape[3])
+        if label_count(card, given) > given[reads.prior].shape[1]:
+            raise GuidanceError(
+                f"{card.name} has {given[reads.prior].shape[1]} rows of {reads.prior}, and the "
+                f"tile {label_count(card, given)} labels. Prepare and tile the same picture."
+            )
     return given
+
+
+def label_count(card: Card, given: Mapping[str, np.ndarray]) -> int:
+    """One more than the highest label of the regions that a card reads; 1 where it reads none."""
+    labels = [given[r.prior] for r in card.reads if r.kind == "regions"]
+    return 1 + max((int(a.max()) for a in labels if a.size), default=0)
+
+
+def asked_of_preparer(
+    preparer: Card, card: Card, view: np.ndarray, guidance: Guidance
+) -> dict[str, np.ndarray]:
+    """The inputs of the graph that prepares: the picture, what it reads, and empty token rows.
+
+    The rows say how many labels there may be. Their number is a power of two, so that a runtime
+    which compiles each shape meets few.
+    """
+    nulls = {r.prior: Guide(tokens=np.zeros((1, 1, r.channels), np.float32)) for r in card.prepared}
+    given = feeds(preparer, view, Guidance({**guidance, **nulls}))
+    rows = 1 << max(4, (label_count(card, given) - 1).bit_length())
+    return given | {r.prior: np.zeros((1, rows, r.channels), np.float32) for r in card.prepared}
+
+
+def with_prepared(card: Card, guidance: Guidance, outs: Sequence[np.ndarray]) -> Guidance:
+    """The guidance with the token rows that a preparer gave, in the card's order.
+
+    Raises:
+        CheckError: They are not finite.
+    """
+    for reads, rows in zip(card.prepared, outs, strict=True):
+        if not np.isfinite(rows).all():
+            raise CheckError(f"{card.name} prepared rows that are not finite; nothing was written.")
+        guidance = guidance.with_guide(reads.prior, guide_of(reads, np.array(rows, np.float32)))
+    return guidance
 
 
 def _guide(card: Card, reads: Reads, guidance: Guidance, height: int, width: int) -> np.ndarray:

@@ -85,9 +85,13 @@ def restore(
         unchanged = engine.card.scale == 1
         return Restored(same, unchanged, (), "none", time.perf_counter() - began)
 
-    rgb = shown.rgb()
+    card = engine.card
+    # Who looks at neighbours must not see the colours that alpha hides.
+    looks = card.reach or card.reads or card.support == "global"
+    hidden = shown.hidden if looks else None
+    rgb = shown.rgb(fill_hidden=hidden is not None)
     out, announced = run_model(rgb, engine, asked, tile)
-    scale = engine.card.scale
+    scale = card.scale
     if strength < 1 or weight is not None:
         before = rgb if scale == 1 else enlarge(rgb, scale)
         mix = np.float32(strength)
@@ -95,9 +99,9 @@ def restore(
             mix = strength * (weight if scale == 1 else resize_map(weight, out.shape[-2:]))
         out = before * (1 - mix) + out * mix
     result = shown.with_rgb(out.astype(np.float32, copy=False), scale)
-    if weight is not None and scale == 1:
-        kept = weight == 0  # exact by construction, in any depth
-        result.pixels[kept] = shown.pixels[kept]
+    for kept in (hidden, None if weight is None else weight == 0):
+        if kept is not None and scale == 1:  # exact by construction, in any depth
+            result.pixels[kept] = shown.pixels[kept]
     names = "+".join(asked) or "none"
     return Restored(result, False, tuple(announced), names, time.perf_counter() - began)
 
@@ -351,7 +355,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _enlarged(picture: Picture, scale: int) -> Picture:
-    return picture.with_rgb(enlarge(picture.rgb(), scale), scale)
+    return picture.with_rgb(enlarge(picture.rgb(fill_hidden=True), scale), scale)
 
 
 def _not_read(card: Card, prior: str) -> str:

@@ -79,15 +79,32 @@ class Picture:
         """The sample value of white: 255, 65535, or 1 for float."""
         return _PEAKS[self.pixels.dtype]
 
-    def rgb(self) -> np.ndarray:
-        """(1, 3, H, W) float32 in [0, 1]; gray is spread to three equal channels."""
+    @property
+    def hidden(self) -> np.ndarray | None:
+        """(H, W) bool, where alpha is 0 and no colour shows; None where all of it does, or none."""
+        if self.alpha is None:
+            return None
+        hidden = ~(self.alpha > 0)
+        return hidden if hidden.any() and not hidden.all() else None
+
+    def rgb(self, *, fill_hidden: bool = False) -> np.ndarray:
+        """(1, 3, H, W) float32 in [0, 1]; gray is spread to three equal channels.
+
+        Args:
+            fill_hidden: Give the pixels of alpha 0 the colours of what shows around them. Their own
+                are often black or left over from an editor, and whoever looks at neighbours, as
+                networks do, carries them across the outline.
+        """
         planes = self.pixels.transpose(2, 0, 1)
         if self.gray:
             planes = np.broadcast_to(planes, (3, self.height, self.width))
         out = planes.astype(np.float32, order="C")
         if self.peak == 1:
-            return np.clip(out, 0, 1, out=out)[None]
-        out *= np.float32(1 / self.peak)
+            np.clip(out, 0, 1, out=out)
+        else:
+            out *= np.float32(1 / self.peak)
+        if fill_hidden and self.alpha is not None and self.hidden is not None:
+            _fill(out, np.clip(self.alpha.astype(np.float32) / self.peak, 0, 1))
         return out[None]
 
     def with_rgb(self, rgb: np.ndarray, scale: int = 1) -> Picture:
@@ -151,6 +168,27 @@ class Picture:
         kind = np.dtype(kinds[bits])
         pixels = _to_native(planes.transpose(1, 2, 0), _PEAKS[kind], kind)
         return Picture(pixels, format=format, bits=bits)
+
+
+def _fill(colours: np.ndarray, weight: np.ndarray) -> None:
+    """Colours (3, h, w) of weight (h, w) 0 become, in place, those of the nearest others, smoothly.
+
+    Pull and push (Gortler et al., The Lumigraph, 1996): weighted means of 2 x 2, and of those
+    again, until every cell has some weight; what had none takes the next coarser level's colours.
+    """
+    empty = ~(weight > 0)
+    if not empty.any():
+        return
+    h, w = weight.shape
+    sums = np.zeros((4, h + h % 2, w + w % 2), np.float32)
+    np.multiply(colours, weight, out=sums[:3, :h, :w], where=~empty)
+    np.copyto(sums[3, :h, :w], weight, where=~empty)
+    sums = sums[:, ::2] + sums[:, 1::2]
+    sums = sums[..., ::2] + sums[..., 1::2]
+    coarse = sums[:3] / np.maximum(sums[3], np.finfo(np.float32).tiny)
+    _fill(coarse, sums[3])
+    finer = np.clip(enlarge(coarse, 2), 0, 1)[:, :h, :w]
+    np.copyto(colours, finer, where=empty)
 
 
 def _to_native(values: np.ndarray, peak: int, kind: np.dtype) -> np.ndarray:

@@ -23,10 +23,15 @@ def null(guidance: Guidance, truth: Guidance, donor: Guidance, rng: torch.Genera
 def constant(
     guidance: Guidance, truth: Guidance, donor: Guidance, rng: torch.Generator
 ) -> Guidance:
-    """A prior that says the same of every place: maps and vectors at their own mean, one region."""
+    """A prior that says the same of every place: maps and vectors at their own mean, one region.
+
+    A thumbnail at its own mean would still tell how dark the picture is: it is mid-grey.
+    """
 
     def flat(guide: Guide) -> Guide:
         array = guide.array
+        if guide.whole:
+            return guide.map(lambda a: np.full_like(a, 0.5))
         if guide.kind == "maps":
             return guide.map(
                 lambda a: np.broadcast_to(a.mean((-2, -1), keepdims=True), a.shape).copy()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 import torch
 from pydantic import ValidationError
 from torch import nn
 
-from ..card import Card, ModelFile
-from ..engine import Precision, checked, feeds, guide_of
+from ..card import Card, ModelFile, Reads
+from ..engine import Precision, checked, feeds, guide_of, with_prepared
 from ..errors import MissingError, ModelError, RecipeError, UsageError
 from ..guidance import Guidance
 from . import weights
@@ -55,8 +56,17 @@ class TorchEngine:
         self._again = 0
         self.restorer = restorer.to(self._device).eval()
 
+    @torch.inference_mode()
     def prepare(self, view: np.ndarray, guidance: Guidance) -> Guidance:
-        return guidance
+        if not self.card.prepared:
+            return guidance
+        whole = replace(self.card, prepared=(), multiple_of=1)
+        given = feeds(whole, view, guidance)
+        seen = torch.from_numpy(given["lq"]).to(self._device)
+        known = self._guidance(whole.reads, given)
+        ready = self.restorer.prepare(seen, known)  # type: ignore[operator]
+        rows = [ready[r.prior].tokens.float().cpu().numpy() for r in self.card.prepared]
+        return with_prepared(self.card, guidance, rows)
 
     def __call__(self, tile: np.ndarray, guidance: Guidance) -> np.ndarray:
         given = feeds(self.card, tile, guidance)
@@ -69,17 +79,19 @@ class TorchEngine:
 
     @torch.inference_mode()
     def _run(self, given: dict[str, np.ndarray], precision: Precision) -> np.ndarray:
-        tensors: dict[str, Any] = {
-            name: torch.from_numpy(a).to(self._device) for name, a in given.items()
-        }
-        lq = tensors["lq"].contiguous(memory_format=torch.channels_last)
-        guidance = Guidance({r.prior: guide_of(r, tensors[r.prior]) for r in self.card.reads})
+        lq = torch.from_numpy(given["lq"]).to(self._device)
+        lq = lq.contiguous(memory_format=torch.channels_last)
+        guidance = self._guidance((*self.card.reads, *self.card.prepared), given)
         try:
             with torch.autocast(self._device.type, torch.bfloat16, enabled=precision == "bf16"):
                 out = self.restorer(lq, guidance)
         except torch.OutOfMemoryError as error:
             raise MemoryError(str(error)) from error
         return out.float().contiguous().cpu().numpy()
+
+    def _guidance(self, reads: Iterable[Reads], given: dict[str, np.ndarray]) -> Guidance:
+        tensors = {r: torch.from_numpy(given[r.prior]).to(self._device) for r in reads}
+        return Guidance({r.prior: guide_of(r, tensor) for r, tensor in tensors.items()})
 
 
 def open_torch(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -17,21 +18,35 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from ..card import Card
 from ..engine import Engine
 from ..errors import CheckError, UsageError, nearest
 from ..guidance import Guidance, Guide, Kind
 from ..image import enlarge, read, shape_of
+from ..priors import PRIORS
 from ..restoration import look, priors_of, run_model
 from .controls import CONTROLS
 from .degrade import Chain, parse
 from .degrade.folder import damage_file, photographs
 from .degrade.spec import Finish
-from .metrics import CLEAN_FROM, KEPT_FROM, Protocol, collapsed, share_bounds, share_upper
+from .metrics import (
+    CLEAN_FROM,
+    COLLAPSE,
+    KEPT_FROM,
+    TILE,
+    Protocol,
+    collapse_curve,
+    collapsed,
+    share_bounds,
+    share_upper,
+)
 
 Restore = Callable[..., np.ndarray]
 """(rgb) -> out, or (rgb, guidance) -> out where a prior is given; (1, 3, H, W) float32."""
 
 RESAMPLES = 2000
+SIGMA = "noise.sigma"
+"""In the truth of damaged pairs: standard deviation of the noise that was added, vector (1, 1)."""
 
 
 # Pairs
@@ -221,7 +236,12 @@ def photograph_of(names: Iterable[str]) -> Callable[[str], str]:
 
 def _damaged(path: Path, chain: Chain, seed: int, index: int, finish: Finish) -> Loaded:
     made = damage_file(path, chain, seed, index, finish)
-    return Loaded(made.lq[None], made.gt[None], made.truth)
+    sigmas = [step["sigma"] / 255 for step in made.params if step["kind"] == "noise"]
+    truth = made.truth
+    if sigmas:
+        level = np.full((1, 1), math.hypot(*sigmas), np.float32)
+        truth = truth.with_guide(SIGMA, Guide(vector=level, provenance={"prior": "truth"}))
+    return Loaded(made.lq[None], made.gt[None], truth)
 
 
 def _images(folder: Path) -> list[str]:
@@ -371,6 +391,11 @@ class Report:
                 f"  MCR   {rate['count']} of {rate['n']} pictures more than 3 dB below the input "
                 f"(at most {100 * rate['upper95']:.1f} %)"
             )
+            tiles = self.metrics["local_mcr"]
+            lines.append(
+                f"        {tiles['count']} of {tiles['n']} have a tile of {TILE} px that fell so "
+                f"far (at most {100 * tiles['upper95']:.1f} %)"
+            )
         if self.clean["n"]:
             kept = self.clean["psnr"]
             lines.append(
@@ -451,6 +476,7 @@ def evaluate(
     *,
     model: Mapping[str, Any] | None = None,
     prior: Callable[[np.ndarray], Guidance] | None = None,
+    told: Sequence[str] = (),
     against: Sequence[str] = (),
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
@@ -458,20 +484,23 @@ def evaluate(
     """Restore every pair and measure it.
 
     Args:
-        restore: lq (1, 3, H, W) float32 -> out, `scale` times as large. With `prior` it is called
-            as (lq, guidance). Its answer is clipped, and rounded as the protocol says, here.
+        restore: lq (1, 3, H, W) float32 -> out, `scale` times as large. With `prior` or `told` it
+            is called as (lq, guidance). Its answer is clipped, and rounded as the protocol says,
+            here.
         pairs: From `folder_pairs` or `degraded_pairs`.
         protocol: channels, crop, rounding, align; spec, seed, noise and scale are the pairs'.
         model: name and sha256 of what is measured, for the report.
-        prior: lq -> Guidance, what the model is told.
+        prior: lq -> Guidance, what can be known from lq.
+        told: Names of the pairs' truth that the model is told too, as a network that is not blind
+            is told `noise.sigma`. The protocol says so.
         against: Controls to put in the prior's place (names of `CONTROLS`). This shows whether the
             model *listens*; whether the prior helps needs a model trained under the control.
         seed: Of the bootstrap and of the control's donors; not of the damage.
         progress: Called with (done, all) after each picture.
 
     Raises:
-        UsageError: `against` without a prior, an unknown control, or `shuffled` with pictures of
-            one photograph only.
+        UsageError: `against` without a prior, an unknown control, `shuffled` with pictures of one
+            photograph only, or pairs without the truth in `told`.
         CheckError: The answer is not finite, or has another size than gt; the message names it.
         PictureError: A picture cannot be read.
     """
@@ -481,8 +510,9 @@ def evaluate(
         seed=pairs.data["seed"],
         noise=pairs.noise,
         scale=pairs.scale,
+        told=tuple(told),
     )
-    _check_controls(against, prior)
+    _check_controls(against, prior is not None or bool(told))
     donors = _donors(pairs, seed) if "shuffled" in against else None
     rng = torch.Generator().manual_seed(seed)
     rows: list[dict[str, Any]] = []
@@ -490,23 +520,25 @@ def evaluate(
 
     for done, pair in enumerate(pairs.items, 1):
         loaded = pair.load()
-        guidance = prior(loaded.lq) if prior else None
+        guidance = _known(pair, loaded, prior, told) if prior or told else None
         scored = _scored(restore, loaded.lq, guidance, loaded.gt, pair.image, protocol)
         before = loaded.lq if pairs.scale == 1 else enlarge(loaded.lq, pairs.scale)
         at_input = protocol.score(before, loaded.gt)
         row = {"image": pair.image, "photograph": pair.photograph, **scored[0]}
         row |= {f"{name}_input": value for name, value in at_input.items()}
+        if at_input["psnr"] < CLEAN_FROM:
+            row["worst_tile"] = protocol.worst_tile(scored[1], before, loaded.gt)
         if at_input["psnr"] >= CLEAN_FROM:
             kept = replace(protocol, align=0).score(scored[1], before)
             row["psnr_kept"] = kept["psnr"]
         rows.append({k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()})
 
         if guidance is not None and against:
-            donor = donors[done - 1].load().lq if donors and prior else None
-            told_donor = prior(donor) if prior and donor is not None else guidance
+            other = donors[done - 1] if donors else pair
+            of_other = _known(other, other.load(), prior, told) if donors else guidance
             for name in against:
-                told = CONTROLS[name](guidance, loaded.truth, told_donor, rng)
-                found = _scored(restore, loaded.lq, told, loaded.gt, pair.image, protocol)
+                instead = CONTROLS[name](guidance, loaded.truth, of_other, rng)
+                found = _scored(restore, loaded.lq, instead, loaded.gt, pair.image, protocol)
                 swapped[name].append(found[0])
         if progress:
             progress(done, len(pairs.items))
@@ -518,20 +550,31 @@ def engine_restorer(
 ) -> tuple[Restore, Callable[[np.ndarray], Guidance] | None]:
     """(restore, prior) of an open engine, for `evaluate`: the path that `relume restore` takes.
 
-    The prior is None where the model reads none; `restore` then takes the picture alone.
+    The prior is None where the model reads none; `restore` then takes the picture alone, and what
+    `told_by_truth` names.
     """
-    asked = priors_of(engine.card, "auto")
+    truth = told_by_truth(engine.card)
+    found = tuple(r for r in engine.card.reads if r.prior not in truth)
+    asked = priors_of(replace(engine.card, reads=found), "auto")
 
     def restore(rgb: np.ndarray, guidance: Guidance | None = None) -> np.ndarray:
         told = {name: _Told(guide) for name, guide in (guidance or Guidance()).items()}
         out, _ = run_model(rgb, engine, told, tile)
         gray = (rgb[:, :1] == rgb).all()  # a gray file is written back as gray
-        return np.broadcast_to(out.mean(1, keepdims=True), out.shape) if gray else out
+        return out.mean(1, keepdims=True).repeat(3, axis=1) if gray else out
 
     def prior(rgb: np.ndarray) -> Guidance:
         return look(rgb, engine.card, asked)
 
-    return restore, (prior if engine.card.reads else None)
+    return restore, (prior if found else None)
+
+
+def told_by_truth(card: Card) -> tuple[str, ...]:
+    """What the model has to be told and no prior finds: the noise level, of one that is not blind.
+
+    It is `evaluate`'s `told`; papers on such networks tell them the truth as well.
+    """
+    return tuple(r.prior for r in card.reads if r.prior == SIGMA and SIGMA not in PRIORS)
 
 
 class _Told:
@@ -545,6 +588,23 @@ class _Told:
 
     def __call__(self, rgb: np.ndarray) -> Guide:
         return self.guide
+
+
+def _known(
+    pair: Pair,
+    loaded: Loaded,
+    prior: Callable[[np.ndarray], Guidance] | None,
+    told: Sequence[str],
+) -> Guidance:
+    """What the model is to hear of one pair: what the prior finds, and what the truth tells."""
+    absent = [name for name in told if name not in loaded.truth]
+    if absent:
+        raise UsageError(
+            f"{pair.image}: the model must be told {', '.join(absent)}, which these pairs do not "
+            "say. Damage the gt on the way, such as --degrade noise:sigma=25."
+        )
+    found = prior(loaded.lq) if prior else Guidance()
+    return Guidance({**found, **{name: loaded.truth[name] for name in told}})
 
 
 def _scored(
@@ -568,14 +628,14 @@ def _scored(
     return {k: round(v, 6) if isinstance(v, float) else v for k, v in scores.items()}, out
 
 
-def _check_controls(against: Sequence[str], prior: object) -> None:
+def _check_controls(against: Sequence[str], listens: bool) -> None:
     for name in against:
         if name not in CONTROLS:
             known = ", ".join(CONTROLS)
             raise UsageError(
                 f"There is no control {name!r}; there is {known}.{nearest(name, CONTROLS)}"
             )
-    if against and prior is None:
+    if against and not listens:
         raise UsageError(
             f"--against {','.join(against)} swaps what a prior says, but this model reads no prior."
         )
@@ -615,6 +675,8 @@ def _report(
     metrics = {m: over(rows, lambda r, m=m: r[m]) for m in ("psnr", "ssim")}
     before = {m: over(rows, lambda r, m=m: r[f"{m}_input"]) for m in ("psnr", "ssim")}
     gain = {m: over(damaged, lambda r, m=m: r[m] - r[f"{m}_input"]) for m in ("psnr", "ssim")}
+    fell = collapsed(*_columns(damaged, "psnr", "psnr_input"))
+    local = np.array([(row["worst_tile"] or 0) > COLLAPSE for row in damaged], bool)
     kept: dict[str, Any] = {"n": len(clean)}
     if clean:
         kept["psnr"] = over(clean, lambda r: r["psnr_kept"])
@@ -636,7 +698,12 @@ def _report(
         protocol=protocol,
         model={"name": model.get("name"), "sha256": model.get("sha256"), **model},
         data=dict(data),
-        metrics={**metrics, "mcr": _rate(damaged)},
+        metrics={
+            **metrics,
+            "mcr": _rate(damaged, fell),
+            "mcr_curve": collapse_curve(*_columns(damaged, "psnr", "psnr_input")),
+            "local_mcr": _rate(damaged, local),
+        },
         input=before,
         gain=gain,
         clean=kept,
@@ -645,12 +712,16 @@ def _report(
     )
 
 
-def _rate(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """MCR with exact intervals. They count photographs, of which one bad picture makes a bad one:
-    pictures of one photograph fail together, and counting each would promise too much."""
+def _columns(rows: Sequence[Mapping[str, Any]], *keys: str) -> tuple[np.ndarray, ...]:
+    return tuple(np.array([row[key] for row in rows], np.float64) for key in keys)
+
+
+def _rate(rows: Sequence[Mapping[str, Any]], fell: np.ndarray) -> dict[str, Any]:
+    """The share of pictures that fell, with exact intervals. They count photographs, of which one
+    bad picture makes a bad one: pictures of one photograph fail together, and counting each would
+    promise too much."""
     if not rows:
         return {"mean": None, "n": 0, "count": 0, "photographs": 0, "ci95": None, "upper95": None}
-    fell = collapsed(*(np.array([row[key] for row in rows]) for key in ("psnr", "psnr_input")))
     photographs = {r["photograph"] for r in rows}
     bad = {r["photograph"] for r, f in zip(rows, fell, strict=True) if f}
     ends = share_bounds(len(bad), len(photographs))

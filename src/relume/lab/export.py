@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import json
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,7 +26,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ..card import CARD_KEY, Card, Reads, header, survey
+from ..card import CARD_FORMAT, CARD_KEY, Card, Reads, header, survey
 from ..engine import Engine, OnnxEngine, OpenVinoEngine, feeds, guide_of
 from ..errors import CheckError, MissingError, ModelError, UsageError
 from ..guidance import Guidance, Guide
@@ -46,6 +47,8 @@ def export(
     pictures: Iterable[tuple[np.ndarray, Guidance]] | None = None,
 ) -> Card:
     """Check the graph against the network, and write NAME.onnx and NAME.safetensors.
+
+    A restorer that prepares token rows gets NAME.prepare.onnx beside them.
 
     Args:
         restorer: With `reads`, `scale`, `multiple_of`, `reach`, `support`; its own weights stay as
@@ -70,29 +73,55 @@ def export(
     rounded = copy.deepcopy(restorer).cpu().float().eval()
     halves = weights.to_half(rounded.state_dict())
     rounded.load_state_dict(halves)
-    card = replace(
-        card,
-        scale=rounded.scale,
-        multiple_of=rounded.multiple_of,
-        support=rounded.support,
-        reach=rounded.reach or 0,
-        reads=tuple(cast(Iterable[Reads], rounded.reads)),
-        digest=weights.digest(halves),
-        parameters=sum(p.numel() for p in rounded.parameters()),
-    )
+    card = described(rounded, card, halves)
     if pictures is not None:
         card = replace(card, overlap=measure_overlap(rounded, pictures))
-    elif card.overlap == 0:
-        card = replace(card, overlap=-(-card.reach // 8) * 8)
-    graph = _graph(rounded, card, halves)
-    data = graph.SerializeToString(deterministic=True)
+    files: dict[str, bytes] = {}
+    if card.prepared:
+        preparer = _preparer_of(rounded, card, halves)
+        files[".prepare.onnx"] = preparer.SerializeToString(deterministic=True)
+        card = replace(card, preparer=_preparer_card(card, halves).digest)
+    files[".onnx"] = _graph(rounded, card, halves).SerializeToString(deterministic=True)
     with TemporaryDirectory() as folder:
         trial = Path(folder) / path.name
-        trial.write_bytes(data)
+        for suffix, data in files.items():
+            trial.with_suffix(suffix).write_bytes(data)
         check(rounded, trial)
-    weights.write_whole(path, data)
+    for suffix, data in files.items():
+        weights.write_whole(path.with_suffix(suffix), data)
     weights.save(path.with_suffix(".safetensors"), halves, recipe=card.recipe, card=card)
     return card
+
+
+def card_of(recipe: Mapping[str, Any]) -> Card:
+    """What a resolved recipe says of its model, before anything is known of the network.
+
+    Raises:
+        ModelError: Its `card` holds what no card may.
+    """
+    said = {**recipe.get("card", {}), "name": recipe["name"], "recipe": recipe}
+    # What a prior looked at in training it looks at in use: the model that ran first runs first.
+    before = [row["after"] for row in recipe.get("priors", {}).values() if row.get("after")]
+    if before:
+        said["first"] = before[0]
+    return Card.from_json(json.dumps({"format": CARD_FORMAT, **said}))
+
+
+def described(restorer: nn.Module, card: Card, halves: Mapping[str, Tensor]) -> Card:
+    """A card with what follows from the network and its rounded tensors."""
+    reach = cast(int | None, restorer.reach) or 0
+    return replace(
+        card,
+        scale=restorer.scale,
+        multiple_of=restorer.multiple_of,
+        support=restorer.support,
+        reach=reach,
+        overlap=card.overlap or -(-reach // 8) * 8,
+        reads=tuple(cast(Iterable[Reads], restorer.reads)),
+        prepared=_prepared(restorer),
+        digest=weights.digest(halves),
+        parameters=sum(p.numel() for p in restorer.parameters()),
+    )
 
 
 def check(restorer: nn.Module, path: Path) -> dict[str, float]:
@@ -127,10 +156,11 @@ def difference(
     worst = 0.0
     for rows, columns in sizes:
         tile = rng.random((1, 3, rows * unit, columns * unit), np.float32)
-        nulls = feeds(card, tile, Guidance())
+        nulls = feeds(replace(card, prepared=()), tile, Guidance())
         guidance = Guidance({r.prior: _drawn(r, nulls[r.prior], rng) for r in card.reads})
         wanted = restorer(torch.from_numpy(tile), as_tensors(guidance)).numpy()
-        worst = max(worst, float(np.abs(engine(tile, guidance) - wanted).max()))
+        got = engine(tile, engine.prepare(tile, guidance))
+        worst = max(worst, float(np.abs(got - wanted).max()))
     return worst
 
 
@@ -207,49 +237,130 @@ class _Flat(nn.Module):
 
     def forward(self, seen: tuple[Tensor, ...], held: tuple[Tensor, ...]) -> Tensor:
         lq, *given = seen
-        pairs = zip(self.reads, given, strict=True)
-        guidance = {reads.prior: guide_of(reads, tensor) for reads, tensor in pairs}
         tensors = dict(zip(self.names, held, strict=True))
-        return functional_call(self.restorer, tensors, (lq, Guidance(guidance)))
+        return functional_call(self.restorer, tensors, (lq, _guidance(self.reads, given)))
+
+
+class _FlatPreparer(_Flat):
+    """`Restorer.prepare` in the same form; the last inputs are token rows, of which only the number
+    counts: a graph cannot read the highest label."""
+
+    def forward(  # type: ignore[override]
+        self, seen: tuple[Tensor, ...], held: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...]:
+        prepared = _prepared(self.restorer)
+        view, *given = seen
+        known = _guidance(self.reads[: -len(prepared)], given[: -len(prepared)])
+        tensors = {
+            f"restorer.{name}": tensor for name, tensor in zip(self.names, held, strict=True)
+        }
+        rows = given[-1].shape[1]
+        return functional_call(
+            _Preparing(self.restorer, [r.prior for r in prepared]), tensors, (view, known, rows)
+        )
+
+
+class _Preparing(nn.Module):
+    def __init__(self, restorer: nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        self.restorer, self.names = restorer, names
+
+    def forward(self, view: Tensor, guidance: Guidance, rows: int) -> tuple[Tensor, ...]:
+        ready = self.restorer.prepare(view, guidance, rows)  # type: ignore[operator]
+        return tuple(ready[name].tokens for name in self.names)
+
+
+def _guidance(reads: Sequence[Reads], given: Sequence[Tensor]) -> Guidance:
+    return Guidance({r.prior: guide_of(r, tensor) for r, tensor in zip(reads, given, strict=True)})
+
+
+def _prepared(restorer: nn.Module) -> tuple[Reads, ...]:
+    return tuple(cast(Iterable[Reads], getattr(restorer, "prepared", ())))
+
+
+def _of_preparer(card: Card, halves: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of the encoders that prepare."""
+    stems = tuple(f"encoders.{r.prior}." for r in card.prepared)
+    return {name: half for name, half in halves.items() if name.startswith(stems)}
+
+
+def _preparer_card(card: Card, halves: dict[str, Tensor]) -> Card:
+    """What the file that prepares says of itself: it reads the picture and the number of rows."""
+    return Card(
+        card.name,
+        reads=(*card.reads, *card.prepared),
+        digest=weights.digest(_of_preparer(card, halves)),
+        licence=card.licence,
+        attribution=card.attribution,
+        limits=("Prepares what the model of its name reads; it restores nothing.",),
+    )
 
 
 def _graph(restorer: nn.Module, card: Card, halves: dict[str, Tensor]) -> onnx.ModelProto:
     """The ONNX graph: free height and width, float16 weights under their own names, the card."""
+    idle = _of_preparer(card, halves)
+    names = [name for name in restorer.state_dict() if name in halves and name not in idle]
+    reads = (*card.reads, *card.prepared)
+    model = _traced(_Flat, restorer, replace(card, reads=reads, prepared=()), names, ["out"])
+    _hold(model, card, halves, idle)
+    onnx.helper.set_model_props(model, {CARD_KEY: card.to_json()})
+    return model
+
+
+def _preparer_of(restorer: nn.Module, card: Card, halves: dict[str, Tensor]) -> onnx.ModelProto:
+    """The graph of `prepare`: free height, width and number of rows."""
+    own, kept = _preparer_card(card, halves), _of_preparer(card, halves)
+    outs = [f"{r.prior}.rows" for r in card.prepared]
+    model = _traced(_FlatPreparer, restorer, own, list(kept), outs)
+    _hold(model, own, kept, {})
+    onnx.helper.set_model_props(model, {CARD_KEY: own.to_json()})
+    return model
+
+
+def _traced(
+    flat: type[_Flat], restorer: nn.Module, card: Card, names: Sequence[str], outs: Sequence[str]
+) -> onnx.ModelProto:
+    """The graph of a flat form, with the inputs of a card and the named weights behind them."""
     m = card.multiple_of
     unit = m * -(-16 // m)
     tile = torch.zeros(1, 3, 3 * unit, 4 * unit)
-    given = {k: torch.from_numpy(a) for k, a in feeds(card, tile.numpy(), Guidance()).items()}
-    tensors = {k: v for k, v in restorer.state_dict().items() if k in halves}
+    rows = {
+        r.prior: Guide(tokens=np.zeros((1, 5, r.channels), np.float32))
+        for r in card.reads
+        if r.kind == "tokens" and not r.shape[0]
+    }
+    given = {k: torch.from_numpy(a) for k, a in feeds(card, tile.numpy(), Guidance(rows)).items()}
+    tensors = [restorer.state_dict()[name] for name in names]
     sides = [torch.export.Dim(name, min=1, max=1 << 12) for name in ("rows", "columns")]
+    labels = torch.export.Dim("labels", min=1, max=1 << 20)
 
     def free(rank: int, fixed: Sequence[int], step: int) -> dict[int, Any]:
         """Height and width as multiples of one unknown, where the input does not fix them."""
         axes = {rank - 2: sides[0], rank - 1: sides[1]}
         return {a: step * d if step > 1 else d for a, d in axes.items() if not fixed[a - rank]}
 
-    shapes = (
-        (
-            free(4, (0, 0), m),
-            *(
-                free(len(r.shape) + 1, r.shape, m // r.stride) if r.spatial else {}
-                for r in card.reads
-            ),
-        ),
-        tuple({} for _ in tensors),
-    )
+    def freed(r: Reads) -> dict[int, Any]:
+        if r.prior in rows:
+            return {1: labels}
+        return free(len(r.shape) + 1, r.shape, m // r.stride) if r.spatial else {}
+
+    shapes = ((free(4, (0, 0), m), *(freed(r) for r in card.reads)), tuple({} for _ in tensors))
     seen = (given["lq"], *(given[r.prior] for r in card.reads))
-    arguments = (seen, tuple(tensors.values()))
     try:
         with _quiet():
             # In two steps, because torch.onnx tries what failed again in other ways: minutes, and
             # then the message of the last.
-            flat = _Flat(restorer, card.reads, list(tensors)).eval()
-            traced = torch.export.export(flat, arguments, dynamic_shapes=shapes, strict=False)
+            traced = torch.export.export(
+                flat(restorer, card.reads, names).eval(),
+                (seen, tuple(tensors)),
+                dynamic_shapes=shapes,
+                strict=False,
+            )
             program = torch.onnx.export(
                 traced,
                 dynamo=True,
-                input_names=[*given, *tensors],
-                output_names=["out"],
+                input_names=[*given, *names],
+                output_names=list(outs),
                 opset_version=OPSET,
                 optimize=True,
                 verbose=False,
@@ -262,8 +373,6 @@ def _graph(restorer: nn.Module, card: Card, halves: dict[str, Tensor]) -> onnx.M
     assert program is not None
     model = cast(onnx.ModelProto, program.model_proto)
     _slim(model)
-    _hold(model, card, halves)
-    onnx.helper.set_model_props(model, {CARD_KEY: card.to_json()})
     return model
 
 
@@ -296,14 +405,20 @@ def _slim(model: onnx.ModelProto) -> None:
         del value.metadata_props[:]
 
 
-def _hold(model: onnx.ModelProto, card: Card, halves: dict[str, Tensor]) -> None:
-    """Turn the inputs that are weights into float16 tensors with a cast behind each."""
+def _hold(
+    model: onnx.ModelProto, card: Card, halves: dict[str, Tensor], elsewhere: Mapping[str, Tensor]
+) -> None:
+    """Turn the inputs that are weights into float16 tensors with a cast behind each.
+
+    What the preparer uses `elsewhere` is kept too: both files of a model hold the same tensors.
+    """
     graph = model.graph
     used = {name for node in graph.node for name in node.input}
-    idle = sorted(set(halves) - used)
-    if idle:
+    unused = sorted(set(halves) - used - set(elsewhere))
+    if unused:
         raise UsageError(
-            f"{card.name} has {len(idle)} tensors that its graph does not use, {idle[0]} for one. "
+            f"{card.name} has {len(unused)} tensors that its graph does not use, {unused[0]} for "
+            "one. "
             "Take them out of the network before the export."
         )
     inputs = [value for value in graph.input if value.name not in halves]
@@ -313,7 +428,7 @@ def _hold(model: onnx.ModelProto, card: Card, halves: dict[str, Tensor]) -> None
     wide: dict[str, str] = {}
     for name, half in halves.items():
         graph.initializer.append(numpy_helper.from_array(half.numpy(), name))
-        if half.is_floating_point():
+        if half.is_floating_point() and name in used:
             wide[name] = f"{name}.float32"
             to = onnx.TensorProto.FLOAT
             casts.append(onnx.helper.make_node("Cast", [name], [wide[name]], to=to))
@@ -343,7 +458,8 @@ def measure_reach(restorer: nn.Module, *, seed: int = 0) -> int:
     if claimed is None:
         raise CheckError("The network says it looks at the whole picture.")
     side = m * -(-2 * (claimed + m) // m) + 2 * m
-    reads = tuple(cast(Iterable[Reads], network.reads))
+    # What is prepared is the same at every tile: it stands outside the reach.
+    reads = (*cast(Iterable[Reads], network.reads), *_prepared(network))
     card = Card("measured", multiple_of=m, reads=reads)
     nulls = feeds(card, np.zeros((1, 3, side, side), np.float32), Guidance())
     guides: dict[str, Guide] = {}
@@ -397,7 +513,15 @@ def measure_overlap(
         known = as_tensors(guidance).map(lambda g: g.map(lambda t: t.to(device)))
         return restorer(torch.from_numpy(rgb).to(device), known).float().cpu().numpy()
 
-    given = [(rgb, guidance) for rgb, guidance in pictures]
+    def ready(rgb: np.ndarray, guidance: Guidance) -> Guidance:
+        if not _prepared(restorer):
+            return guidance
+        view, known = torch.from_numpy(rgb).to(device), as_tensors(guidance)
+        known = known.map(lambda g: g.map(lambda t: t.to(device)))
+        known = restorer.prepare(view, known)  # type: ignore[operator]
+        return known.map(lambda g: g.map(lambda t: t.cpu().numpy()))
+
+    given = [(rgb, ready(rgb, guidance)) for rgb, guidance in pictures]
     wholes = [np.clip(run(rgb, guidance), 0, 1) for rgb, guidance in given]
     overlap = 0
     for overlap in range(0, reach + 8, 8):

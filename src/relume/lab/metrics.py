@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import ShapeError, UsageError, nearest
@@ -27,6 +28,8 @@ Array = np.ndarray | Tensor
 PSNR_CAP = 60.0  # dB. Two equal pictures have no PSNR; 60 is beyond what 8 bits can show.
 CLEAN_FROM = 45.0  # dB of the input from which a picture counts as clean already.
 COLLAPSE = 3.0  # dB
+FALLS = (0.0, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)  # dB, thresholds of the collapse curve
+TILE = 64  # pixels, of local collapse
 KEPT_FROM = 40.0  # dB between input and output: a clean picture that was left alone.
 
 _WINDOW, _SIGMA, _K1, _K2 = 11, 1.5, 0.01, 0.03
@@ -151,6 +154,41 @@ def mcr(psnr_out: Array, psnr_input: Array) -> float | None:
     return float(collapsed(psnr_out, psnr_input)[judged].mean()) if judged.any() else None
 
 
+def collapse_curve(psnr_out: Array, psnr_input: Array) -> dict[str, float]:
+    """MCR over thresholds: share of pictures more than so many dB below the input, strictly.
+
+    One threshold hides whether pictures fall by a little or by much; 3 dB is the published one.
+    """
+    fall = np.asarray(psnr_input) - np.asarray(psnr_out)
+    return {f"{t:g}": float((fall > t).mean()) for t in FALLS} if fall.size else {}
+
+
+def worst_tile(out: Tensor, before: Tensor, gt: Tensor, *, side: int = TILE) -> float | None:
+    """The largest loss of PSNR in any tile of one picture, in dB; negative where every tile gained.
+
+    A small glitch in a large picture moves its PSNR by little; a mild change of all of it moves no
+    tile by much. Ours.
+
+    Args:
+        out, before, gt: (1, C, H, W) on [0, 1].
+        side: Of the tiles in pixels; those at the right and lower edge may be smaller.
+
+    Returns:
+        None where every tile of the input is clean already.
+    """
+    after, was = (
+        (x - gt).square().mean(1, keepdim=True).double() for x in (out.to(gt), before.to(gt))
+    )
+    size = [min(side, n) for n in gt.shape[-2:]]
+
+    def decibels(error: Tensor) -> Tensor:
+        mse = F.avg_pool2d(error, size, size, ceil_mode=True)
+        return (-10 * mse.clamp_min(10 ** (-PSNR_CAP / 10)).log10()).clamp_max(PSNR_CAP)
+
+    judged = decibels(was) < CLEAN_FROM
+    return float((decibels(was) - decibels(after))[judged].max()) if judged.any() else None
+
+
 def share_bounds(count: int, n: int, *, confidence: float = 0.95) -> tuple[float, float]:
     """Clopper and Pearson's exact two-sided interval of a share, `count` of `n`."""
     half = (1 - confidence) / 2
@@ -200,6 +238,7 @@ class Protocol:
         scale: Enlargement; the input is then the antialiased bicubic enlargement of lq.
         spec: SPEC of the damage, or None for damage that lies in files.
         seed: Seed of the damage, or None.
+        told: What the model was told of the damage and did not find by itself: `noise.sigma`.
 
     Raises:
         UsageError: A value that is none of these.
@@ -214,6 +253,7 @@ class Protocol:
     scale: int = 1
     spec: str | None = None
     seed: int | None = None
+    told: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, known in _CHOICES.items():
@@ -236,24 +276,36 @@ class Protocol:
         Raises:
             ShapeError: The shapes differ, or nothing is left after the crop.
         """
+        x, y, shift = self._seen(out, gt)
+        return {"psnr": psnr(x, y).item(), "ssim": ssim(x, y).item(), **shift}
+
+    def worst_tile(self, out: Array, before: Array, gt: Array) -> float | None:
+        """`worst_tile` of what this protocol sees of an answer and of its input."""
+        x, y, _ = self._seen(out, gt)
+        return worst_tile(x, self._seen(before, gt)[0], y)
+
+    def _seen(self, out: Array, gt: Array) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """Both pictures as they are measured, and the shift where the protocol aligns."""
         x, y = _pair(out, gt)
         x, y = (as_uint8(a) if self.rounding == "uint8" else a.clamp(0, 1) for a in (x, y))
         if self.channels == "y":
             x, y = y_channel(x), y_channel(y)
-        scores: dict[str, Any] = {}
+        shift: dict[str, Any] = {}
         if self.align:
             rows, columns = best_shift(x, y, self.align)
             x = torch.roll(x, (-rows, -columns), (-2, -1))  # what wraps lies in the cropped border
-            scores["shift"] = [rows, columns]
+            shift["shift"] = [rows, columns]
         x, y = (crop_border(a, self.align + self.crop) for a in (x, y))
-        return {"psnr": psnr(x, y).item(), "ssim": ssim(x, y).item(), **scores}
+        return x, y, shift
 
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "range": "[0, 1], peak 1", "psnr_cap": PSNR_CAP}
+        words = {**asdict(self), "told": list(self.told)}
+        return {**words, "range": "[0, 1], peak 1", "psnr_cap": PSNR_CAP}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Protocol:
-        return cls(**{f.name: values[f.name] for f in fields(cls) if f.name in values})
+        known = {f.name: values[f.name] for f in fields(cls) if f.name in values}
+        return cls(**{**known, "told": tuple(values.get("told", ()))})
 
     def difference(self, other: Protocol) -> str | None:
         """The first field in which two protocols differ, in words, or None."""
@@ -268,6 +320,8 @@ class Protocol:
         words.append("outputs rounded to uint8" if self.rounding == "uint8" else "outputs float")
         if self.spec:
             words.append(f"{self.spec}, seed {self.seed}, lq {self.noise}")
+        if self.told:
+            words.append(f"told {', '.join(self.told)}")
         if self.align:
             words.append(f"best shift within {self.align} px")
         if self.scale > 1:

@@ -1,22 +1,26 @@
 """Recipes: TOML on disk, models in between, objects out. The only reader of the tables of kinds."""
 
 import hashlib
+import inspect
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tomli_w
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import nn
 
+from ..engine import open_engine
 from ..errors import RecipeError, nearest
+from ..priors import PRIORS
 from .adapters import ADAPTERS
 from .backbones import BACKBONES
-from .data import Damage, Samples, load_photographs
+from .controls import CONTROLS
+from .data import AfterModel, Damage, Samples, Source, load_photographs
 from .encoders import ENCODERS
 from .losses import LOSSES
 from .objectives import OBJECTIVES
@@ -37,7 +41,7 @@ class _Kind(BaseModel):
     kind: str
 
     def made_of(self, table: Mapping[str, Any], where: str, **known: Any) -> Any:
-        """Call the table's row with the recipe's arguments and those `known` here.
+        """Call the table's row with the recipe's arguments and those `known` here that it takes.
 
         Raises:
             RecipeError: No such row, or the constructor does not take these arguments.
@@ -47,31 +51,60 @@ class _Kind(BaseModel):
                 f"{where}.kind: {self.kind!r} is none of {', '.join(sorted(table))}."
                 f"{nearest(self.kind, table)}"
             )
-        arguments = {**(self.model_extra or {}), **known}
+        row = table[self.kind]
+        takes = inspect.signature(row).parameters
+        arguments = {k: v for k, v in known.items() if k in takes}
+        arguments |= self.model_extra or {}
         try:
-            return table[self.kind](**arguments)
+            return row(**arguments)
         except TypeError as error:
             raise RecipeError(
                 f"{where}: {self.kind} does not take these arguments: {error}."
             ) from None
 
 
-class Encoder(_Kind):
-    """control: what the encoder is fed in training: the prior, or what stands in for it."""
+class BackboneOf(_Kind):
+    """weights: a `.safetensors` below the data root to start from. frozen: only the rest learns."""
 
-    control: Literal["none", "null", "constant", "shuffled"] = "none"
+    weights: str = ""
+    frozen: bool = False
+
+
+class PriorOf(_Part):
+    """What a prior says in training, beside its own arguments.
+
+    kind: row of PRIORS; left out, the prior's own name. control: what stands in for it. dropout:
+    share of the samples that are told nothing. after: a model, by name or file, whose output the
+    prior looks at instead of the damaged picture, in training and at use.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    kind: str = ""
+    control: str = "none"
+    dropout: Annotated[float, Field(ge=0, le=1)] = 0.0
+    after: str = ""
 
 
 class Adapter(_Kind):
-    at: tuple[str, ...]
+    """at: sites, or nothing where the adapter joins the picture. reads: an encoder or a prior."""
+
+    at: tuple[str, ...] = ()
     reads: str
 
 
 class Data(_Part):
-    """photographs, validation: folders below the data root. damage: SPEC -> how often."""
+    """photographs, validation, segmentations: folders below the data root.
+
+    damage: SPEC -> how often. windows: each sample sees a part of its photograph, of such shares of
+    its sides, in another light. fixed: damages of each photograph, where a prior must look at it
+    whole; 0 draws them anew.
+    """
 
     photographs: str
     validation: str
+    segmentations: str = ""
+    windows: tuple[Share, Share] | tuple[()] = ()
+    fixed: Annotated[int, Field(ge=0)] = 0
     damage: dict[str, Share]
     counts: tuple[Share, ...] = (0.1, 0.5, 0.3, 0.1)
     factors: tuple[float, float] = (0.7, 1.5)
@@ -92,9 +125,11 @@ class Recipe(_Part):
     description: str = ""
     extends: str | None = None
     seed: int = 0
+    start: str = ""  # a file of finished weights that training begins with
     data: Data
-    backbone: _Kind
-    encoders: dict[str, Encoder] = {}
+    backbone: BackboneOf
+    priors: dict[str, PriorOf] = {}
+    encoders: dict[str, _Kind] = {}
     adapters: tuple[Adapter, ...] = ()
     objective: _Kind
     schedule: dict[str, Any]
@@ -130,14 +165,20 @@ class Recipe(_Part):
             raise RecipeError(f"schedule: {error}.") from None
 
     def build_model(self) -> Restorer:
-        """The network, initialised from the recipe's seed."""
+        """The network, initialised from the recipe's seed; no weights are read here."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            backbone = self.backbone.made_of(BACKBONES, "backbone")
             encoders = {
                 name: encoder.made_of(ENCODERS, f"encoders.{name}")
                 for name, encoder in self.encoders.items()
             }
+            inputs = {
+                f"{row.kind}{i or ''}": self._adapter(row, encoders)
+                for i, row in enumerate(r for r in self.adapters if not r.at)
+            }
+            extra = sum(join.channels for join in inputs.values())
+            known = {"in_channels": 3 + extra} if extra else {}
+            backbone = self.backbone.made_of(BACKBONES, "backbone", **known)
             adapters: dict[str, nn.Module] = {}
             for row in self.adapters:
                 for site in row.at:
@@ -146,19 +187,29 @@ class Recipe(_Part):
                             f"adapters.at: {self.backbone.kind} has no site {site!r}; it has "
                             f"{', '.join(backbone.sites)}.{nearest(site, backbone.sites)}"
                         )
-                    if row.reads not in encoders:
-                        raise RecipeError(
-                            f"adapters.reads: no encoder is called {row.reads!r}."
-                            f"{nearest(row.reads, encoders)}"
-                        )
-                    adapters[site] = row.made_of(
-                        ADAPTERS,
-                        "adapters",
-                        channels=backbone.sites[site].channels,
-                        dim=encoders[row.reads].dim,
-                        reads=row.reads,
-                    )
-            return Restorer(backbone, encoders, adapters)
+                    channels, stride = backbone.sites[site].channels, backbone.sites[site].stride
+                    adapters[site] = self._adapter(row, encoders, channels=channels, stride=stride)
+            if self.backbone.frozen:
+                backbone.requires_grad_(False).eval()
+            return Restorer(backbone, encoders, adapters, inputs)
+
+    def _adapter(self, row: Adapter, encoders: Mapping[str, Any], **site: int) -> Any:
+        """An adapter at a site, or one that joins the picture.
+
+        Raises:
+            RecipeError: It reads what nobody says, or stands in the wrong place.
+        """
+        source = encoders.get(row.reads)
+        if source is None and row.reads not in PRIORS:
+            raise RecipeError(
+                f"adapters.reads: no encoder is called {row.reads!r}.{nearest(row.reads, encoders)}"
+            )
+        known = {"dim": source.dim, "regions": getattr(source, "regions", "")} if source else {}
+        made = row.made_of(ADAPTERS, "adapters", reads=row.reads, **known, **site)
+        if getattr(made, "joins", False) != (not row.at):
+            where = "joins the picture: leave `at` out" if row.at else "needs sites in `at`"
+            raise RecipeError(f"adapters: {row.kind} {where}.")
+        return made
 
     def build_objective(self) -> nn.Module:
         values = dict(self.objective.model_extra or {})
@@ -171,16 +222,51 @@ class Recipe(_Part):
             OBJECTIVES, "objective", loss=LOSSES[loss]
         )
 
+    def build_sources(self) -> dict[str, Source]:
+        """What the network reads, and what says it in training.
+
+        Raises:
+            RecipeError: A prior that the network does not read, or one that is not known.
+        """
+        read = [r.prior for r in self.build_model().reads]
+        for name in self.priors:
+            if name not in read:
+                raise RecipeError(
+                    f"priors.{name}: the network does not read it; it reads "
+                    f"{', '.join(read) or 'none'}.{nearest(name, read)}"
+                )
+        sources: dict[str, Source] = {}
+        for name in read:
+            row = self.priors.get(name, PriorOf())
+            if row.control not in ("none", *CONTROLS):
+                raise RecipeError(
+                    f"priors.{name}.control: {row.control!r} is none of none, "
+                    f"{', '.join(CONTROLS)}.{nearest(row.control, CONTROLS)}"
+                )
+            kind = _Kind(kind=row.kind or name, **(row.model_extra or {}))
+            prior = kind.made_of(PRIORS, f"priors.{name}")
+            if row.after:
+                prior = AfterModel(prior, open_engine(row.after))
+            sources[name] = Source(prior, row.control, row.dropout)
+        return sources
+
     def build_samples(self, root: Path) -> Samples:
         photographs = load_photographs(
             root / self.data.photographs,
             factors=self.data.factors,
             sizes=self.data.sizes,
             seed=self.seed,
+            segmentations=root / self.data.segmentations if self.data.segmentations else None,
         )
         damage = Damage(self.data.damage, self.data.counts)
-        controls = {e.control for e in self.encoders.values() if e.kind == "thumbnail"}
-        return Samples(photographs, damage, seed=self.seed, control=next(iter(controls), None))
+        return Samples(
+            photographs,
+            damage,
+            seed=self.seed,
+            sources=self.build_sources(),
+            windows=self.data.windows or None,
+            fixed=self.data.fixed,
+        )
 
 
 def shipped() -> list[str]:

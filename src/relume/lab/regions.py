@@ -9,6 +9,8 @@ All functions are batched and free of Python loops; those that take `count` go t
 `torch.onnx.export(dynamo=True)` with free sizes, where `count` may be the size of another input.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -80,6 +82,25 @@ def gather_regions(tokens: Tensor, labels: Tensor) -> Tensor:
     index = labels if n == 1 else labels + offsets[:, None, None]
     out = tokens.reshape(n * rows, channels).index_select(0, index.reshape(-1))
     return out.reshape(*labels.shape, channels).permute(0, 3, 1, 2)
+
+
+def labels_at(labels: Tensor, stride: int, size: Sequence[int]) -> Tensor:
+    """Labels on the grid of a feature: (N, H, W) -> (N, *size), the label at each cell's centre.
+
+    Args:
+        stride: Label pixels per sample of the feature.
+        size: (h, w) of the feature. Where it reaches beyond the labels (a backbone padded the
+            picture to its multiple), the last row and column go on. Never so in a graph, whose
+            tiles are multiples.
+    """
+    grid = labels[:, stride // 2 :: stride, stride // 2 :: stride] if stride > 1 else labels
+    if torch.compiler.is_exporting() or grid.shape[1:] == tuple(size):
+        return grid
+    rows, columns = (
+        torch.arange(want, device=labels.device).mul(stride).add(stride // 2).clamp(max=have - 1)
+        for want, have in zip(size, labels.shape[1:], strict=True)
+    )
+    return labels[:, rows[:, None], columns]
 
 
 def drop_regions(labels: Tensor, p: float, rng: torch.Generator) -> Tensor:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from ..card import Reads
@@ -16,16 +17,19 @@ class Restorer(nn.Module):
 
     Args:
         backbone: Any image-to-image network with sites.
-        encoders: Name of a new guide -> encoder; it reads the guidance its `reads` names, and its
-            result joins the guidance under the name.
+        encoders: Name of a new guide -> encoder; its result joins the guidance under that name.
+            Those with `prepared` look at the whole picture's pixels, once, in `prepare`.
         adapters: Site -> adapter at that site.
+        inputs: Name -> adapter whose channels join the picture's at the backbone's door, in this
+            order; the backbone was built for 3 channels, these, and one for each of its `inputs`.
 
     Shape:
         lq (N, 3, H, W) in [0, 1], guidance with what `reads` lists -> (N, 3, H scale, W scale),
         raw: not clamped, differentiable.
 
     Raises:
-        GuidanceError: An adapter names a site that is not there, or reads what nobody says.
+        GuidanceError: An adapter names a site that is not there or reads what nobody says, or the
+            backbone takes another number of channels.
     """
 
     def __init__(
@@ -33,12 +37,14 @@ class Restorer(nn.Module):
         backbone: Backbone,
         encoders: Mapping[str, nn.Module] | None = None,
         adapters: Mapping[str, nn.Module] | None = None,
+        inputs: Mapping[str, nn.Module] | None = None,
     ) -> None:
         super().__init__()
         self.backbone = cast(Any, backbone)
         # A state dict's key is a path with dots; a site's name holds one.
         self.encoders = nn.ModuleDict(encoders or {})
         self.adapters = nn.ModuleDict({k.replace(".", "_"): v for k, v in (adapters or {}).items()})
+        self.inputs = nn.ModuleDict(inputs or {})
         self._at = {site: site.replace(".", "_") for site in adapters or {}}
         for site in self._at:
             if site not in backbone.sites:
@@ -46,24 +52,37 @@ class Restorer(nn.Module):
                     f"The backbone has no site {site!r}; it has {', '.join(backbone.sites)}."
                     f"{nearest(site, backbone.sites)}"
                 )
-        made = set(self.encoders)
-        wanted = [name for a in self.adapters.values() for name in cast(Any, a).reads]
-        outside = {name: None for name in wanted if name not in made}
-        if outside:
+        known = {*self.encoders, *(r.prior for r in self.reads)}
+        unsaid = {n: None for part in self._readers() for n in part.reads if n not in known}
+        if unsaid:
             raise GuidanceError(
-                f"Adapters read {', '.join(outside)}, which no encoder of this restorer emits."
+                f"Adapters read {', '.join(unsaid)}, which no encoder of this restorer emits."
             )
+        extra = sum(cast(Any, a).channels for a in self.inputs.values()) + len(backbone.inputs)
+        if backbone.in_channels != 3 + extra:
+            raise GuidanceError(
+                f"The backbone takes {backbone.in_channels} channels, but the picture and what "
+                f"joins it have {3 + extra}. Build it with in_channels={3 + extra}."
+            )
+
+    def _readers(self) -> list[Any]:
+        return [*self.adapters.values(), *self.inputs.values()]
 
     @property
     def reads(self) -> tuple[Reads, ...]:
         """What must be known from outside, in the order of the exported graph's inputs."""
-        seen = {
-            e.reads: Reads(
-                prior=e.reads, kind=e.kind, channels=e.shape[0], shape=tuple(e.shape), whole=e.whole
-            )
-            for e in cast(Any, self.encoders.values())
-        }
-        return tuple(seen.values())
+        asked = [r for part in (*self.encoders.values(), *self._readers()) for r in part.asks]
+        asked += [Reads(name, "vector", 1, (1,)) for name in self.backbone.inputs]
+        return tuple({r.prior: r for r in asked}.values())
+
+    @property
+    def prepared(self) -> tuple[Reads, ...]:
+        """What `prepare` adds: token rows, as many as there are labels in the picture."""
+        return tuple(
+            Reads(name, "tokens", e.dim, (0, e.dim))
+            for name, e in cast(Any, self.encoders.items())
+            if e.prepared
+        )
 
     @property
     def scale(self) -> int:
@@ -76,28 +95,52 @@ class Restorer(nn.Module):
     @property
     def reach(self) -> int | None:
         """Pixels that an output looks away from its own place; None: the whole picture."""
-        return self.backbone.reach if self.support == "local" else None
+        if self.support != "local":
+            return None
+        sites = self.backbone.sites
+        further = sum(
+            getattr(self.adapters[key], "looks", 0) * sites[site].stride
+            for site, key in self._at.items()
+        )
+        return self.backbone.reach + further
 
     @property
     def support(self) -> str:
-        parts = [cast(Any, a).support for a in self.adapters.values()]
+        parts = [part.support for part in self._readers()]
         return "global" if self.backbone.reach is None or "global" in parts else "local"
 
-    def prepare(self, view: Tensor, guidance: Guidance) -> Guidance:
-        """What needs the pixels of the whole picture. None of today's parts does."""
+    def prepare(self, view: Tensor, guidance: Guidance, rows: int | None = None) -> Guidance:
+        """What needs the pixels of the whole picture.
+
+        Args:
+            view: (N, 3, H, W), the whole picture; in training the crop is its own.
+            rows: Token rows to make: more than the highest label. Left out, they are counted, which
+                an exported graph cannot do.
+        """
+        for name, encoder in cast(Any, self.encoders.items()):
+            if encoder.prepared:
+                guidance = guidance.with_guide(name, encoder(view, guidance, rows))
         return guidance
 
     def run(self, lq: Tensor, guidance: Guidance, taps: tuple[str, ...] = ()) -> Output:
         """As `forward`, with the features that `taps` name in `aux`."""
         known = guidance
-        for name, encoder in self.encoders.items():
-            guide: Guide = encoder(guidance[cast(Any, encoder).reads])
-            known = known.with_guide(name, guide)
+        if any(entry.prior not in known for entry in self.prepared):
+            known = self.prepare(lq, known)
+        for name, encoder in cast(Any, self.encoders.items()):
+            if not encoder.prepared:
+                guide: Guide = encoder(lq, known)
+                known = known.with_guide(name, guide)
+        channels = [lq, *(join(lq, known) for join in self.inputs.values())]
+        for name in self.backbone.inputs:
+            level = known[name].vector.to(lq.dtype)[..., None, None]
+            channels.append(level.expand(-1, -1, *lq.shape[-2:]))
         adapt = {
             site: lambda feat, a=self.adapters[key]: a(feat, known)
             for site, key in self._at.items()
         }
-        return self.backbone(lq, taps, adapt)
+        x = torch.cat(channels, 1) if len(channels) > 1 else lq
+        return self.backbone(x, taps, adapt)
 
     def forward(self, lq: Tensor, guidance: Guidance) -> Tensor:
         return self.run(lq, guidance).image

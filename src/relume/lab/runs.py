@@ -10,20 +10,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
-from ..errors import OutputError, UsageError
+from ..errors import ModelError, OutputError, UsageError
 from ..guidance import Guidance
 from ..image import Picture, is_image, read, write
 from ..image.drawing import line_chart
-from .data import Batch, whole
-from .degrade import parse
+from .controls import CONTROLS
+from .data import Batch
+from .degrade import generator, parse
+from .export import card_of, described
 from .loader import Loader
 from .metrics import psnr
 from .recipe import Recipe
 from .restorer import Restorer
 from .train import train
-from .weights import save
+from .weights import digest, load, save, to_half, write_tensors
 
 
 @dataclass(frozen=True)
@@ -52,24 +56,47 @@ def validation_pairs(recipe: Recipe, root: Path) -> list[Pair]:
     rules = recipe.validation
     # Crops of one photograph stand beside it in the list: take them apart.
     paths = paths[:: max(1, len(paths) // rules.photographs)][: rules.photographs]
+    sources = recipe.build_sources()
+    damaged = {
+        (index, spec): _damaged(path, spec, generator(rules.seed, index))
+        for index, path in enumerate(paths)
+        for spec in ("", *rules.specs)
+    }
+    told = {
+        key: Guidance({name: source.prior(lq[None]) for name, source in sources.items()})
+        for key, (lq, _) in damaged.items()
+    }
     pairs = []
-    for index, path in enumerate(paths):
-        gt = torch.from_numpy(read(path).rgb())[0]
-        size = (int(gt.shape[-2]), int(gt.shape[-1]))
-        top, left = ((s - rules.crop) // 2 if s > rules.crop else 0 for s in size)
-        rows, columns = slice(top, top + rules.crop), slice(left, left + rules.crop)
-        for spec in ("", *rules.specs):
-            lq = gt
-            if spec:
-                chain = parse(spec)
-                rng = torch.Generator().manual_seed(rules.seed * 1000 + index)
-                sampled = chain.sample(rng, size)
-                lq = torch.from_numpy(chain.apply(gt, sampled, truth=False, finish="uint8").lq)
-            known = whole(lq[None].numpy()).map(lambda g: g.map(torch.from_numpy))
-            pairs.append(
-                Pair(spec or "clean", lq[None, :, rows, columns], gt[None, :, rows, columns], known)
+    for (index, spec), (lq, gt) in damaged.items():
+        known, donor = told[index, spec], told[(index or len(paths)) - 1, spec]
+        for name, source in sources.items():
+            if source.control in ("null", "constant", "shuffled"):
+                one, rng = Guidance({name: known[name]}), generator(rules.seed, index)
+                one = CONTROLS[source.control](one, Guidance(), donor, rng)
+                known = known.with_guide(name, one[name])
+        height, width = (min(rules.crop, side) for side in lq.shape[-2:])
+        top, left = (lq.shape[-2] - height) // 2, (lq.shape[-1] - width) // 2
+        known = known.crop(top, left, height, width)
+        view = np.s_[None, :, top : top + height, left : left + width]
+        pairs.append(
+            Pair(
+                spec or "clean",
+                torch.from_numpy(lq[view]),
+                torch.from_numpy(gt[view]),
+                known.map(lambda g: g.map(lambda a: torch.from_numpy(np.ascontiguousarray(a)))),
             )
+        )
     return pairs
+
+
+def _damaged(path: Path, spec: str, rng: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """lq and gt (3, H, W) of one whole photograph, as files would hold them."""
+    gt = read(path).rgb()[0]
+    if not spec:
+        return gt, gt
+    chain = parse(spec)
+    sampled = chain.sample(rng, (gt.shape[-2], gt.shape[-1]))
+    return chain.apply(gt, sampled, truth=False, finish="uint8").lq, gt
 
 
 class Validation:
@@ -146,6 +173,10 @@ def run_recipe(
         raise OutputError(f"{run} cannot be written: {error.strerror}.") from None
     pairs = validation_pairs(recipe, root) if recipe.validation.specs else []
     model = recipe.build_model()
+    if recipe.backbone.weights:
+        load_backbone(model, root / recipe.backbone.weights)
+    if recipe.start:
+        begin_with(model, Path(recipe.start))
     schedule = recipe.build_schedule()
     # torchrun names the processes in the environment before accelerate is there to be asked.
     share = (int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
@@ -172,14 +203,98 @@ def _batches(recipe: Recipe, root: Path) -> Callable[[int, int, int], Batch]:
 
 
 def save_finished(recipe: Recipe, model: Restorer, run: Path) -> Path:
+    """`model.safetensors`, and where the backbone was frozen `adapter.safetensors` too."""
     path = run / "model.safetensors"
-    save(path, model.state_dict(), recipe=recipe.resolved())
+    halves, resolved = to_half(model.state_dict()), recipe.resolved()
+    save(path, halves, recipe=resolved, card=described(model, card_of(resolved), halves))
+    if recipe.backbone.frozen:
+        save_adapter(run / "adapter.safetensors", model, recipe)
     return path
+
+
+def begin_with(model: Restorer, path: Path) -> None:
+    """The finished weights of another run of the same network.
+
+    Raises:
+        ModelError: They cannot be read, or are another network's.
+    """
+    try:
+        model.load_state_dict(load(path).tensors)
+    except RuntimeError as error:
+        first = " ".join(str(error).split())[:200]
+        raise ModelError(f"{path} does not fit the recipe's network: {first}") from None
+
+
+def load_backbone(model: Restorer, path: Path) -> None:
+    """Pre-trained weights, in the authors' key names, into a restorer's backbone.
+
+    Raises:
+        ModelError: No safetensors, or the weights of another network.
+    """
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path} cannot be read as weights of a backbone: {error}.") from None
+    try:
+        model.backbone.load_state_dict(tensors)
+    except RuntimeError as error:
+        first = " ".join(str(error).split())[:200]
+        raise ModelError(f"{path} does not fit the recipe's backbone: {first}") from None
+
+
+def save_adapter(path: Path, model: Restorer, recipe: Recipe) -> None:
+    """What was trained beside a frozen backbone, in a file that names the backbone by its digest.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    tensors = model.state_dict()
+    own = to_half({k: v for k, v in tensors.items() if not k.startswith(BACKBONE)})
+    header = {
+        "recipe": json.dumps(recipe.resolved(), sort_keys=True),
+        "digest": digest(own),
+        "backbone": backbone_digest(model),
+    }
+    write_tensors(path, own, header)
+
+
+def attach(adapter: Path, backbone: Path) -> Restorer:
+    """The restorer of an adapter file on the backbone it was trained beside.
+
+    Args:
+        adapter: What `save_adapter` wrote.
+        backbone: The backbone's weights, in the authors' key names.
+
+    Raises:
+        ModelError: Either cannot be read, or the adapter was trained beside another backbone.
+    """
+    stored = load(adapter)
+    with safe_open(adapter, "pt") as file:
+        wanted = file.metadata().get("backbone", "")
+    model = Recipe.model_validate(stored.recipe).build_model()
+    load_backbone(model, backbone)
+    if (found := backbone_digest(model)) != wanted:
+        raise ModelError(
+            f"{adapter} was trained beside a backbone with the digest {wanted[:12]}, but "
+            f"{backbone} has {found[:12]}. Give the weights it was trained with."
+        )
+    missing, unknown = model.load_state_dict(stored.tensors, strict=False)
+    if unknown or any(not name.startswith(BACKBONE) for name in missing):
+        raise ModelError(f"{adapter} does not hold what its own recipe builds. Train it again.")
+    return model
+
+
+def backbone_digest(model: Restorer) -> str:
+    """sha256 over the backbone's tensors, as they are."""
+    return digest(model.backbone.state_dict())
+
+
+BACKBONE = "backbone."
 
 
 def data_digest(folder: Path) -> str:
     """sha256 over the names and bytes of a folder's images."""
-    digest = hashlib.sha256()
+    total = hashlib.sha256()
     for path in sorted(p for p in folder.iterdir() if is_image(p)):
-        digest.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()
+        total.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()

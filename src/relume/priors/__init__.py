@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from ..guidance import Guide, Kind
+from .partitions import GridPrior, VoronoiPrior
 from .regions import RegionsPrior
 from .thumbnail import ThumbnailPrior
 
@@ -25,6 +26,8 @@ class Prior(Protocol):
 
 
 PRIORS: dict[str, type[Prior]] = {
+    "grid": GridPrior,
     "regions": RegionsPrior,
     "thumbnail": ThumbnailPrior,
+    "voronoi": VoronoiPrior,
 }

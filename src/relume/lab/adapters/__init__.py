@@ -1,9 +1,20 @@
-"""Where guidance meets features: identities until trained. One file and one row each."""
+"""Where guidance meets features: identities until trained. One file and one row each.
 
+An adapter is `(feat, guidance) -> feat` at a site, or, with `joins`, `(lq, guidance) -> channels`
+at the backbone's door. `reads` names the guidance it takes, `asks` what of that no encoder makes.
+"""
+
+from .concat import Concat
 from .film import FiLM
+from .map import Map, RegionShift
+from .spt import SptUnit
 
-__all__ = ["ADAPTERS", "FiLM"]
+__all__ = ["ADAPTERS", "Concat", "FiLM", "Map", "RegionShift", "SptUnit"]
 
 ADAPTERS = {
+    "concat": Concat,
     "film": FiLM,
+    "map": Map,
+    "region_shift": RegionShift,
+    "spt": SptUnit,
 }

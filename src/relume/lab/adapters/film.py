@@ -24,6 +24,7 @@ class FiLM(nn.Module):
     """
 
     support = "local"
+    asks = ()
 
     def __init__(self, channels: int, dim: int, *, reads: str) -> None:
         super().__init__()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...errors import ShapeError
 from ..blocks import LayerNorm2d, SimpleGate
-from .sites import Adapt, Output, Site, Visit
+from .sites import Adapt, Output, Site, Visit, check_input
 
 
 class NAFBlock(nn.Module):
@@ -136,11 +136,7 @@ class NAFNet(nn.Module):
         self.reach = 2 + blocks + (2**levels - 1) if attention == "none" else None
 
     def forward(self, x: Tensor, taps: Sequence[str] = (), adapt: Adapt | None = None) -> Output:
-        if x.ndim != 4 or x.shape[1] != self.in_channels:
-            raise ShapeError(
-                f"NAFNet was built for (N, {self.in_channels}, H, W), got {tuple(x.shape)}. "
-                "Give in_channels the picture's channels and those of the guidance."
-            )
+        check_input(x, self.in_channels, "NAFNet")
         visit = Visit(taps, adapt)
         height, width = x.shape[-2:]
         pad = (-width % self.multiple_of, -height % self.multiple_of)

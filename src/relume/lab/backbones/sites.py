@@ -6,6 +6,8 @@ from typing import Literal, Protocol
 
 from torch import Tensor
 
+from ...errors import ShapeError
+
 Adapt = Mapping[str, Callable[[Tensor], Tensor]]
 """What happens to the feature at a site: site name -> (feature -> feature of the same shape)."""
 
@@ -17,7 +19,8 @@ class Site:
     Args:
         channels: C of the feature there.
         stride: Picture pixels per sample of the feature.
-        layout: `NCHW`, or `tokens` (N, h w, C) with (h, w) taken from the call.
+        layout: How the network itself holds it: `NCHW`, or `tokens` (N, h w, C). Adapters and taps
+            meet (N, C, h, w) in either case.
     """
 
     channels: int
@@ -27,14 +30,25 @@ class Site:
 
 @dataclass(frozen=True)
 class Output:
-    """image: (N, 3, H scale, W scale), unclamped. aux: the features that `taps` named."""
+    """image: (N, 3, H scale, W scale), unclamped; of a network for gray pictures (N, 1, ...).
+    aux: the features that `taps` named."""
 
     image: Tensor
     aux: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Backbone(Protocol):
-    """Any image-to-image network. `reach`: how far an output looks in pixels; None: everywhere."""
+    """Any image-to-image network.
+
+    Attributes:
+        sites: Where features can be read and changed.
+        scale: Output pixels per input pixel, along each axis.
+        multiple_of: The sides that a tile must have for the network's grids to lie as in the whole.
+        in_channels: Of the input: the picture's, then one for each of `inputs`.
+        inputs: What a network that is not blind must be told, such as `noise.sigma`, the standard
+            deviation on the [0, 1] scale: each as one constant channel behind the picture's.
+        reach: How far an output looks, in input pixels; None: everywhere.
+    """
 
     sites: Mapping[str, Site]
     scale: int
@@ -46,6 +60,19 @@ class Backbone(Protocol):
     def __call__(
         self, x: Tensor, taps: Sequence[str] = (), adapt: Adapt | None = None
     ) -> Output: ...
+
+
+def check_input(x: Tensor, channels: int, name: str) -> None:
+    """Refuse a batch that is not (N, channels, H, W).
+
+    Raises:
+        ShapeError: It is not; the message says which network was built for what.
+    """
+    if x.ndim != 4 or x.shape[1] != channels:
+        raise ShapeError(
+            f"{name} was built for (N, {channels}, H, W), got {tuple(x.shape)}. Channels are the "
+            "picture's and, behind them, those of what the network is told."
+        )
 
 
 class Visit:

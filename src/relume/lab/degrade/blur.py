@@ -173,6 +173,7 @@ class RegionBlur(Blur):
     kind = "regionblur"
     parameters = Blur.parameters
     unit = "length / 31, per region"
+    follows_regions = True
 
     def draw(
         self, ranges: Mapping[str, Range], rng: torch.Generator, regions: Array | None

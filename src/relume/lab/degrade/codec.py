@@ -11,70 +11,84 @@ import numpy as np
 import torch
 
 from ...image.writer import jpeg_round_trip
-from .spec import Array, Damage, Parameter, Range, View, to_float, uniform
+from .spec import Array, Damage, Parameter, Range, View, to_levels, uniform
 
 # JPEG as libjpeg-turbo computes it (the accurate integer DCT, which is its default), to the bit.
 #
-# A file in memory costs a millisecond however small the picture, and entropy coding loses nothing:
-# for crops the loss is computed without it. Every stage below is integer arithmetic of fixed point.
-# Colour and chroma fit the 24 bits of a float32 exactly, the DCT needs a float64; the tests hold
-# the whole against the real codec.
+# A file in memory costs half a millisecond however small the picture, and entropy coding loses
+# nothing: for crops the loss is computed without it. Every stage below is integer arithmetic of
+# fixed point, so a stage is a matrix and a floor: exact in whatever order the matrix is multiplied.
+# Colour, chroma's sizes and the first pass of the DCT fit the 24 bits of a float32, the other
+# passes need a float64; the tests hold the whole against the real codec.
+#
+# All blocks of a picture, of luma and of both chromas, stand in one array and go through each stage
+# together: (8, blocks, 8) with the rows of a block first and its columns last where they are
+# samples, (8, 8, blocks) where they are frequencies, so that a quantum belongs to a whole row.
 
 
-def loss(rgb: Array, quality: int, subsampling: str) -> Array:
-    """What JPEG makes of (3, h, w) uint8; the same shape. subsampling is "4:2:0" or "4:4:4"."""
+def loss(rgb: Array, quality: int, subsampling: str, view: View | None = None) -> Array:
+    """What JPEG makes of a picture.
+
+    Args:
+        rgb: (3, h, w) in whole numbers 0..255, uint8 or float32.
+        quality: 1-100, libjpeg's scale.
+        subsampling: "4:2:0" or "4:4:4".
+        view: The part to hand back, in the picture's pixels. Default: all of it.
+
+    Returns:
+        (3, view.height, view.width) float32, whole numbers 0..255.
+    """
     _, h, w = rgb.shape
-    step = 2 if subsampling == "4:2:0" else 1
-    planes = _FORWARD @ rgb.reshape(3, -1).astype(np.float32)
+    view = view or View(0, 0, h, w)
+    # Less 128, which the transform takes off anyhow and chroma's sizes let through.
+    planes = _FORWARD @ rgb.reshape(3, -1).astype(np.float32, copy=False)
     planes += _FORWARD_OFFSET
     planes = np.floor(planes, out=planes).reshape(3, h, w)
-    luma = _coded(planes[0], quality, 0)
-    chroma = planes[1:]
-    if step == 2:
-        # Odd sides repeat their last sample; columns round up and down by turns.
-        even = chroma
-        if h % 2 or w % 16:
-            even = np.pad(chroma, ((0, 0), (0, h % 2), (0, -w % 16)), mode="edge")
-        four = even[:, ::2, ::2] + even[:, ::2, 1::2] + even[:, 1::2, ::2] + even[:, 1::2, 1::2]
-        four[..., ::2] += 1
-        four[..., 1::2] += 2
-        four *= np.float32(0.25)
-        chroma = np.floor(four, out=four)
-    cb, cr = (_coded(plane, quality, 1) for plane in chroma)
-    if step == 2:
-        ch, cw = (h + 1) // 2, (w + 1) // 2
-        cb, cr = (_doubled(plane[:ch, :cw])[:h, :w] for plane in (cb, cr))
-    cb, cr = cb[:h, :w] - 128, cr[:h, :w] - 128
-    red, green, blue = out = np.empty((3, h, w), np.float32)
-    np.multiply(cr, np.float32(91881 / 65536), out=red)
-    np.multiply(cb, np.float32(-22554 / 65536), out=green)
-    green -= cr * np.float32(46802 / 65536)
-    np.multiply(cb, np.float32(116130 / 65536), out=blue)
-    _rounded(out)
-    out += luma[:h, :w]
-    return np.clip(out, 0, 255, out=out).astype(np.uint8)
+    luma, chroma = planes[:1], planes[1:]
+    if subsampling == "4:2:0":
+        chroma = _halved(chroma)
+    luma, chroma = _whole_blocks(luma), _whole_blocks(chroma)
+    n = luma.size // 64
+    samples = np.empty((8, n + chroma.size // 64, 8), np.float32)
+    _rows(samples[:, :n], luma)[...] = luma.reshape(-1, 8, luma.shape[2]).swapaxes(0, 1)
+    _rows(samples[:, n:], chroma)[...] = chroma.reshape(-1, 8, chroma.shape[2]).swapaxes(0, 1)
+    samples = _coded(samples, n, quality)
+    luma = _rows(samples[:, :n], luma).swapaxes(0, 1).reshape(luma.shape)
+    chroma = _rows(samples[:, n:], chroma).swapaxes(0, 1).reshape(chroma.shape)
+    # Blue's and red's difference, and ones.
+    difference = np.ones((3, view.height, view.width), np.float32)
+    if subsampling == "4:2:0":
+        _doubled(chroma[:, : (h + 1) // 2, : (w + 1) // 2], view, difference[:2])
+    else:
+        difference[:2] = chroma[:, view.top :, view.left :][:, : view.height, : view.width]
+    out = _BACK @ difference.reshape(3, -1)
+    out = np.floor(out, out=out).reshape(difference.shape)
+    luma = luma[:, view.top :, view.left :][:, : view.height, : view.width]
+    out += luma + np.float32(128)
+    return np.clip(out, 0, 255, out=out)
 
 
-def _coded(plane: Array, quality: int, table: int) -> Array:
-    """One plane (h, w), padded to whole blocks, transformed, quantised and back."""
-    h, w = plane.shape
-    if h % 8 or w % 8:
-        plane = np.pad(plane, ((0, -h % 8), (0, -w % 8)), mode="edge")
-    height, width = plane.shape
-    quantum = np.tile(_quanta(quality, table), width // 8)  # (8, width)
+def _rows(blocks: Array, planes: Array) -> Array:
+    """Blocks (8, n, 8) as (8, rows of blocks, w) of such planes; a view, they lie side by side."""
+    return blocks.reshape(8, -1, planes.shape[2])
+
+
+def _coded(samples: Array, luma: int, quality: int) -> Array:
+    """Blocks (8, n, 8) of samples less 128, the first `luma` of them luma's, coded and decoded."""
+    n = samples.shape[1]
     # Forward: rows, then columns; both leave their results scaled by a power of two.
-    f = (plane - np.float32(128)).reshape(-1, 8) @ _DCT_ROWS
-    f = _DCT_COLUMNS @ _rounded(f).reshape(-1, 8, width).astype(np.float64)
-    level = np.abs(_rounded(f))
-    level += 4 * quantum
-    level /= 8 * quantum
-    np.floor(level, out=level)
-    np.copysign(level, f, out=level)
-    level *= quantum
+    f = _rounded(_DCT_ROWS @ samples.swapaxes(1, 2))  # (8 rows, 8 frequencies, n)
+    f = _rounded(_DCT_COLUMNS @ f.reshape(8, -1).astype(np.float64)).reshape(64, n)
+    tables = np.zeros((2, n))  # which of the two a block goes by
+    tables[0, :luma], tables[1, luma:] = 1, 1
+    quantum, inverse = _quanta(quality)
+    f *= inverse @ tables
+    np.rint(f, out=f)
+    f *= quantum @ tables
     # And back: columns, then rows.
-    f = _rounded(_INVERSE_COLUMNS @ level).reshape(-1, 8) @ _INVERSE_ROWS
-    f = (_rounded(f).reshape(height, width) + 128).astype(np.float32)
-    return np.clip(f, 0, 255, out=f)
+    f = _rounded(_INVERSE_COLUMNS @ f.reshape(8, -1)).reshape(8, 8, n)
+    f = _rounded(f.swapaxes(1, 2) @ _INVERSE_ROWS).astype(np.float32)
+    return np.clip(f, -128, 127, out=f)
 
 
 def _rounded(x: Array) -> Array:
@@ -83,32 +97,63 @@ def _rounded(x: Array) -> Array:
     return np.floor(x, out=x)
 
 
-def _doubled(plane: Array) -> Array:
-    """Chroma (h, w) to (2h, 2w): three parts of the nearer sample, one of the further."""
-    h, w = plane.shape
-    if w <= 2:  # too narrow to interpolate: the codec repeats
-        return plane.repeat(2, 0).repeat(2, 1)
-    above, below = np.vstack([plane[:1], plane[:-1]]), np.vstack([plane[1:], plane[-1:]])
-    tall = np.empty((2 * h, w), np.float32)
-    triple = plane * np.float32(3)
-    np.add(triple, above, out=tall[::2])
-    np.add(triple, below, out=tall[1::2])
-    wide = np.empty((2 * h, 2 * w), np.float32)
-    triple = tall * np.float32(3)
-    np.add(triple[:, 1:], tall[:, :-1], out=wide[:, 2::2])
-    np.add(triple[:, :-1], tall[:, 1:], out=wide[:, 1:-1:2])
-    wide[:, 0], wide[:, -1] = 4 * tall[:, 0], 4 * tall[:, -1]
-    wide[:, ::2] += 8
-    wide[:, 1::2] += 7
-    wide *= np.float32(0.0625)
-    return np.floor(wide, out=wide)
+def _whole_blocks(planes: Array) -> Array:
+    """Planes (c, h, w), their last row and column repeated up to multiples of 8."""
+    h, w = planes.shape[1:]
+    if h % 8 or w % 8:
+        planes = np.pad(planes, ((0, 0), (0, -h % 8), (0, -w % 8)), mode="edge")
+    return planes
+
+
+def _halved(planes: Array) -> Array:
+    """Means of 2 x 2 samples; columns round up and down by turns. Odd sides repeat their last."""
+    h, w = planes.shape[1:]
+    if h % 2 or w % 16:
+        planes = np.pad(planes, ((0, 0), (0, h % 2), (0, -w % 16)), mode="edge")
+    tall = planes[:, ::2] + planes[:, 1::2]
+    four = tall[..., ::2] + tall[..., 1::2]
+    four += _by_turns(1, 2, four.shape[2])
+    four *= np.float32(0.25)
+    return np.floor(four, out=four)
+
+
+def _doubled(planes: Array, view: View, out: Array) -> None:
+    """A view of planes (c, h, w) at (2h, 2w), into `out`."""
+    h, w = planes.shape[1:]
+    smooth = w > 2  # narrower, the codec repeats samples
+    rows = _thirds(h, smooth)[view.top : view.top + view.height]
+    columns = _thirds(w, smooth)[view.left : view.left + view.width]
+    wide = rows @ planes @ columns.T  # sixteenths
+    wide += _by_turns(8 / 16, 7 / 16, 2 * w)[view.left : view.left + view.width]
+    np.floor(wide, out=out)
+
+
+@functools.lru_cache(maxsize=64)
+def _by_turns(even: float, odd: float, count: int) -> Array:
+    return np.resize(np.array([even, odd], np.float32), count)
+
+
+@functools.lru_cache(maxsize=64)
+def _thirds(count: int, smooth: bool) -> Array:
+    """(2 count, count) float32: three parts of the nearer sample, one of the further."""
+    near = np.arange(2 * count) // 2
+    further = np.clip(near + np.tile([-1, 1], count), 0, count - 1) if smooth else near
+    out = np.zeros((2 * count, count), np.float32)
+    out[np.arange(2 * count), near] = 0.75
+    out[np.arange(2 * count), further] += 0.25
+    return out
 
 
 @functools.cache
-def _quanta(quality: int, table: int) -> Array:
-    """(8, 8) float64: the standard's tables (ITU-T T.81, annex K) at libjpeg's quality."""
+def _quanta(quality: int) -> tuple[Array, Array]:
+    """(64, 2) float64: the standard's tables (ITU-T T.81, annex K) at libjpeg's quality.
+
+    And what makes levels of the transform, which is 8 times its frequencies. The codec rounds
+    halves away from zero: a 2^-30 more takes them there, and nothing else over a border.
+    """
     scale = 5000 // quality if quality < 50 else 200 - 2 * quality
-    return np.clip((_ANNEX_K[table] * scale + 50) // 100, 1, 255).astype(np.float64)
+    quantum = np.clip((_ANNEX_K * scale + 50) // 100, 1, 255).reshape(2, 64).T
+    return quantum.astype(np.float64), (1 + 2.0**-30) / (8 * quantum)
 
 
 def _butterflies() -> Array:
@@ -143,14 +188,15 @@ def _butterflies() -> Array:
 
 
 _DCT = _butterflies()
-_DCT_ROWS = (_DCT.T * 2.0**-11).astype(np.float32)
-_DCT_COLUMNS = _DCT * 2.0**-15
+_DCT_ROWS, _DCT_COLUMNS = (_DCT * 2.0**-11).astype(np.float32), _DCT * 2.0**-15
 _INVERSE_COLUMNS, _INVERSE_ROWS = _DCT.T * 2.0**-11, _DCT * 2.0**-18
 _FORWARD = np.array(
     [[19595, 38470, 7471], [-11059, -21709, 32768], [32768, -27439, -5329]], np.float32
 ) / np.float32(65536)
-_FORWARD_OFFSET = np.array(
-    [[32768], [(128 << 16) + 32767], [(128 << 16) + 32767]], np.float32
+_FORWARD_OFFSET = np.array([[0.5 - 128], [32767 / 65536], [32767 / 65536]], np.float32)
+# Of blue's difference, of red's, and the half that makes a floor round.
+_BACK = np.array(
+    [[0, 91881, 32768], [-22554, -46802, 32768], [116130, 0, 32768]], np.float32
 ) / np.float32(65536)
 _ANNEX_K = np.array([
     [[16, 11, 10, 16, 24, 40, 51, 61], [12, 12, 14, 19, 26, 58, 60, 55],
@@ -173,6 +219,7 @@ class Jpeg(Damage):
     kind = "jpeg"
     parameters: ClassVar[Mapping[str, Parameter]] = {"quality": Parameter(10, 70, 1, 100)}
     unit = "(100 - quality) / 90"
+    rounds = True
     mcu = 16
     crop = 3 * 192 * 192  # up to this many values our own arithmetic is the faster
 
@@ -190,16 +237,16 @@ class Jpeg(Damage):
         return view.grown(1).aligned(self.mcu).within(self.size)
 
     def apply(self, x: Array, view: View) -> Array:
-        levels = np.clip(x, 0, 1)
-        levels *= np.float32(255)
-        levels += np.float32(0.5)
-        rgb = levels.astype(np.uint8)
-        if rgb.size <= self.crop:
-            back = loss(rgb, self.quality, self.subsampling)
+        levels = x if x.dtype == np.uint8 else to_levels(x)
+        outer = self.reads(view)
+        if levels.size <= self.crop:
+            inner = View(view.top - outer.top, view.left - outer.left, view.height, view.width)
+            back = loss(levels, self.quality, self.subsampling, inner)
         else:
-            pixels = np.ascontiguousarray(rgb.transpose(1, 2, 0))
+            pixels = np.ascontiguousarray(levels.transpose(1, 2, 0), np.uint8)
             back = jpeg_round_trip(pixels, self.quality, self.subsampling).transpose(2, 0, 1)
-        return to_float(np.ascontiguousarray(view.cut(back, self.reads(view))))
+            back = view.cut(back, outer)
+        return np.multiply(back, np.float32(1 / 255), dtype=np.float32, order="C")
 
     def truth(self, x: Array, view: View) -> Array:
         severity = min(1, (100 - self.quality) / 90)

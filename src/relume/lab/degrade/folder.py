@@ -23,7 +23,8 @@ def damage_file(path: Path, chain: Chain, seed: int, index: int, finish: Finish)
         PictureError: The file was refused.
     """
     gt = read(path).rgb()
-    sampled = chain.sample(generator(seed, index), gt.shape[-2:], regions(gt).regions[0])
+    labels = regions(gt).regions[0] if chain.follows_regions else None
+    sampled = chain.sample(generator(seed, index), gt.shape[-2:], labels)
     return chain.apply(gt[0], sampled, finish=finish)
 
 

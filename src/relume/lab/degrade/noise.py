@@ -40,7 +40,8 @@ def bits(seed: int, view: View) -> Array:
 
 def normals(seed: int, view: View, channels: int = 3) -> Array:
     """(channels, h, w) float32 standard normals at the pixels of a view; at most 4 channels."""
-    return _quantiles().take(bits(seed, view)[..., :channels].transpose(2, 0, 1))
+    of = bits(seed, view)[..., :channels].transpose(2, 0, 1)
+    return _quantiles().take(of, mode="clip")  # 16 bits do not leave the table
 
 
 class Noise(Damage):

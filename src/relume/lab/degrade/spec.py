@@ -12,6 +12,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
@@ -117,7 +118,7 @@ def generator(seed: int, index: int) -> torch.Generator:
 def to_light(file: Array) -> Array:
     """File values, uint8 or float, to linear light, float32. What is outside [0, 1] is clipped."""
     if file.dtype == np.uint8:
-        return _LIGHT_OF_BYTE.take(file)
+        return _LIGHT_OF_BYTE.take(file, mode="clip")  # no byte leaves the table: nothing to check
     x = np.clip(file, 0, 1)
     light = np.power((x + np.float32(0.055)) * np.float32(1 / 1.055), np.float32(2.4))
     # The straight toe; its exact inverse in `to_file` takes whichever of toe and curve is higher.
@@ -126,7 +127,7 @@ def to_light(file: Array) -> Array:
 
 def to_file(light: Array) -> Array:
     """Linear light to file values, float32 in [0, 1]: what is brighter than white is clipped."""
-    x = np.minimum(np.maximum(light, np.float32(0)), np.float32(1))
+    x = np.clip(light, 0, 1)
     file = np.power(x, np.float32(1 / 2.4))
     file *= np.float32(1.055)
     file -= np.float32(0.055)
@@ -141,6 +142,14 @@ def to_float(file: Array) -> Array:
     if file.dtype == np.uint8:
         return np.multiply(file, np.float32(1 / 255), dtype=np.float32)
     return file.astype(np.float32, copy=False)
+
+
+def to_levels(file: Array) -> Array:
+    """The nearest of the 256 values of a file, as float32 whole numbers 0..255."""
+    levels = np.clip(file, 0, 1)
+    levels *= np.float32(255)
+    levels += np.float32(0.5)
+    return np.floor(levels, out=levels)
 
 
 _LIGHT_OF_BYTE = to_light(np.arange(256, dtype=np.float32) / 255)
@@ -180,6 +189,8 @@ class Damage(ABC):
     develops: ClassVar[bool] = False  # reads light and hands back the file's values
     pointwise: ClassVar[bool] = False  # reads no neighbours, so that strips cost nothing extra
     softens: ClassVar[bool] = False  # happens to the reference too: not damage
+    rounds: ClassVar[bool] = False  # takes bytes as they are, hands back the 256 values of a file
+    follows_regions: ClassVar[bool] = False  # looks at the regions, which cost a search
     unit: ClassVar[str] = ""  # of the truth map; "" = the kind leaves none
     size: tuple[int, int]
     scale: int = 1
@@ -254,9 +265,17 @@ class Sampled:
     def params(self) -> list[dict[str, Any]]:
         return [{"kind": step.kind, **step.drawn} for step in self.steps]
 
-    @property
+    @cached_property
     def scale(self) -> int:
         return math.prod(step.scale for step in self.steps)
+
+    @cached_property
+    def pointwise(self) -> bool:
+        return all(step.pointwise for step in self.steps)
+
+    @cached_property
+    def softens(self) -> bool:
+        return any(step.softens for step in self.steps)
 
 
 class Chain:
@@ -281,6 +300,11 @@ class Chain:
     def kinds(self) -> tuple[str, ...]:
         return tuple(kind.kind for kind, _ in self.steps)
 
+    @property
+    def follows_regions(self) -> bool:
+        """Whether `sample` makes use of regions; without, none need be looked for."""
+        return any(kind.follows_regions for kind, _ in self.steps)
+
     def sample(
         self, rng: torch.Generator, size: tuple[int, int], regions: Any | None = None
     ) -> Sampled:
@@ -290,7 +314,8 @@ class Chain:
             rng: The only source of randomness.
             size: (height, width) of the photograph.
             regions: (h, w) integer label map of the whole photograph, at any resolution: what haze
-                and `regionblur` follow. None: smooth depth, drawn blobs.
+                and `regionblur` follow. None: smooth depth, drawn blobs. Where `follows_regions` is
+                false nothing looks at it.
         """
         labels = None if regions is None else np.asarray(regions)
         if labels is not None and labels.ndim != 2:
@@ -332,62 +357,16 @@ class Chain:
                 f"gt must be the whole photograph, (3, {sampled.size[0]}, {sampled.size[1]}) as it "
                 f"was sampled, got {frame.shape}. Cut with `view`, not before."
             )
-        asked, scale = _checked(view, sampled), sampled.scale
-        if asked.height * asked.width > STRIP and all(step.pointwise for step in sampled.steps):
-            return Chain._by_strips(frame, sampled, asked, truth, finish)
-        shown = View(*(v // scale for v in asked))
-        outs, reads = [shown], []
-        for step in reversed(sampled.steps):
-            reads.append(step.reads(outs[-1]))
-            outs.append(reads[-1].within(step.size))
-        outs.reverse()
-        reads.reverse()
-
-        file = outs[0].cut(frame, View(0, 0, *sampled.size))
-        soft = file if any(step.softens for step in sampled.steps) else None
-        x, light = file, False
-        maps: dict[str, Array] = {}
-        left = scale
-        for step, have, need, out in zip(sampled.steps, outs, reads, outs[1:], strict=False):
-            if step.light and not light:
-                x, light = to_light(x), True
-            elif light and not step.light:
-                x, light = to_file(x), False
-            elif not light:
-                x = to_float(x)
-            x = mirrored(x, have, need)
-            left //= step.scale
-            if truth and step.unit:
-                step.prepare(frame)
-                severity = step.truth(x, out)
-                if severity is not None:
-                    here = shown.scaled(left).cut(severity, out)
-                    if left > 1:
-                        h, w = shown.height, shown.width
-                        here = here.reshape(h, left, w, left).mean((1, 3))
-                    name = f"damage.{step.kind}"
-                    maps[name] = np.maximum(maps[name], here) if name in maps else here
-            if soft is not None:
-                soft = (
-                    step.apply(mirrored(to_float(soft), have, need), out)
-                    if step.softens
-                    else out.cut(soft, have)
-                )
-            x = step.apply(x, out)
-            light = light and not step.develops
-        x = to_file(x) if light else to_float(x)
-        if finish != "float":
-            x = np.minimum(np.maximum(x, np.float32(0)), np.float32(1))
-            if finish == "uint8":
-                x *= np.float32(255)
-                x += np.float32(0.5)
-                np.floor(x, out=x)
-                x *= np.float32(1 / 255)
+        asked = _checked(view, sampled)
+        if asked.height * asked.width > STRIP and sampled.pointwise:
+            x, soft, maps = _by_strips(frame, sampled, asked, truth, finish)
+        else:
+            x, soft, maps = _damaged(frame, sampled, asked, truth, finish)
         if soft is None:
             reference = to_float(asked.cut(frame, View(0, 0, *sampled.size)))
         else:
             reference = np.clip(to_float(soft), 0, 1)
-        units = {step.kind: step.unit for step in sampled.steps}
+        units = {step.kind: step.unit for step in sampled.steps} if maps else {}
         guides = {
             name: Guide(
                 maps=np.ascontiguousarray(m, np.float32)[None, None],
@@ -398,27 +377,6 @@ class Chain:
             for name, m in maps.items()
         }
         return Degraded(np.ascontiguousarray(x), reference, Guidance(guides), sampled.params)
-
-    @staticmethod
-    def _by_strips(
-        frame: Array, sampled: Sampled, asked: View, truth: bool, finish: Finish
-    ) -> Degraded:
-        """`apply` in strips that stay in the cache, where no step reads its neighbours."""
-        rows = max(1, STRIP // asked.width)
-        lq = np.empty((3, asked.height, asked.width), np.float32)
-        parts: list[Degraded] = []
-        for top in range(0, asked.height, rows):
-            height = min(rows, asked.height - top)
-            strip = View(asked.top + top, asked.left, height, asked.width)
-            part = Chain.apply(frame, sampled, strip, truth=truth, finish=finish)
-            lq[:, top : top + height] = part.lq
-            parts.append(part)
-        maps = {
-            name: guide.with_array(np.concatenate([p.truth[name].array for p in parts], axis=2))
-            for name, guide in parts[0].truth.items()
-        }
-        gt = to_float(asked.cut(frame, View(0, 0, *sampled.size)))
-        return Degraded(lq, gt, Guidance(maps), sampled.params)
 
     @staticmethod
     def apply_small(gt: Any, sampled: Sampled) -> Array:
@@ -450,14 +408,86 @@ class Chain:
         return to_file(x) if light else np.clip(to_float(x), 0, 1)
 
 
+def _damaged(
+    frame: Array, sampled: Sampled, asked: View, truth: bool, finish: Finish
+) -> tuple[Array, Array | None, dict[str, Array]]:
+    """(lq, the softened reference or None, "damage.KIND" -> (h, w) severity) of one view."""
+    scale = sampled.scale
+    shown = asked if scale == 1 else View(*(v // scale for v in asked))
+    outs, reads = [shown], []
+    for step in reversed(sampled.steps):
+        reads.append(step.reads(outs[-1]))
+        outs.append(reads[-1].within(step.size))
+    outs.reverse()
+    reads.reverse()
+
+    file = outs[0].cut(frame, View(0, 0, *sampled.size))
+    soft = file if sampled.softens else None
+    x, light, rounded = file, False, False
+    maps: dict[str, Array] = {}
+    left = scale
+    for step, have, need, out in zip(sampled.steps, outs, reads, outs[1:], strict=False):
+        if step.light and not light:
+            x, light = to_light(x), True
+        elif light and not step.light:
+            x, light = to_file(x), False
+        elif not light and not step.rounds:
+            x = to_float(x)
+        x = mirrored(x, have, need)
+        left //= step.scale
+        if truth and step.unit:
+            step.prepare(frame)
+            severity = step.truth(x, out)
+            if severity is not None:
+                here = shown.scaled(left).cut(severity, out)
+                if left > 1:
+                    h, w = shown.height, shown.width
+                    here = here.reshape(h, left, w, left).mean((1, 3))
+                name = f"damage.{step.kind}"
+                maps[name] = np.maximum(maps[name], here) if name in maps else here
+        if soft is not None:
+            soft = (
+                step.apply(mirrored(to_float(soft), have, need), out)
+                if step.softens
+                else out.cut(soft, have)
+            )
+        x = step.apply(x, out)
+        light, rounded = light and not step.develops, step.rounds
+    if light:
+        x = to_file(x)
+    elif not rounded:
+        x = to_float(x)
+        if finish == "clipped":
+            x = np.clip(x, 0, 1)
+    if finish == "uint8" and not rounded:
+        x = to_levels(x)
+        x *= np.float32(1 / 255)
+    return x, soft, maps
+
+
+def _by_strips(
+    frame: Array, sampled: Sampled, asked: View, truth: bool, finish: Finish
+) -> tuple[Array, None, dict[str, Array]]:
+    """`_damaged` in strips that stay in the cache, where no step reads its neighbours."""
+    rows = max(1, STRIP // asked.width)
+    lq = np.empty((3, asked.height, asked.width), np.float32)
+    parts: list[dict[str, Array]] = []
+    for top in range(0, asked.height, rows):
+        height = min(rows, asked.height - top)
+        strip = View(asked.top + top, asked.left, height, asked.width)
+        lq[:, top : top + height], _, maps = _damaged(frame, sampled, strip, truth, finish)
+        parts.append(maps)
+    return lq, None, {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+
+
 def _checked(view: View | Sequence[int] | None, sampled: Sampled) -> View:
     scale, (height, width) = sampled.scale, sampled.size
     if view is None:
         return View(0, 0, height // scale * scale, width // scale * scale)
-    asked = View(*(int(v) for v in view))
-    if asked.within(sampled.size) != asked or min(asked.height, asked.width) < 1:
+    asked = View(*map(int, view))
+    if asked.height < 1 or asked.width < 1 or asked.within(sampled.size) != asked:
         raise ShapeError(f"{asked} does not lie in a photograph of {height} x {width}.")
-    if any(v % scale for v in asked):
+    if scale > 1 and any(v % scale for v in asked):
         raise ShapeError(f"After down:scale={scale} a view must be multiples of it, got {asked}.")
     return asked
 

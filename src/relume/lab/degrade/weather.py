@@ -75,7 +75,9 @@ class Rain(Damage):
         # A wide streak holds the same water as a narrow one, so it is fainter.
         self.opacity = opacity * (0.75 + 0.25 * v[:, 3])[layer] * np.minimum(1, 0.8 / self.width)
         self.opacity = self.opacity.astype(np.float32)
-        self.reach = math.ceil(self.half.max() + 2) if n else 0  # rows above and below its place
+        longest = self.half.max() if n else 0
+        self.reach = math.ceil(longest + 2)  # rows above and below a streak's place
+        self.steps = np.arange(int(2 * longest + 2), dtype=np.float32)
         self.lean = math.ceil(np.abs(self.slope).max() * self.reach) if n else 0
         self._seen: tuple[View, Array] | None = None
 
@@ -83,66 +85,82 @@ class Rain(Damage):
         """(h, w) opacity of rain and veil, in [0, 1]."""
         if self._seen is not None and self._seen[0] == view:
             return self._seen[1]
-        side = 4  # columns to each side of a streak's middle, and of the canvas
-        dense = np.zeros(view.height * (view.width + 2 * side))
-        first, last = np.searchsorted(
-            self.row, (view.top - self.reach, view.top + view.height + self.reach)
-        )
-        column = self.column[first:last]
-        there = column >= view.left - self.lean - side
-        there &= column < view.left + view.width + self.lean + side
-        wide = self.width[first:last] > 0.8
-        for at, reach in ((there & ~wide, 2), (there & wide, side)):
-            found = np.flatnonzero(at)
-            if found.size:
-                self._splat(dense, view, found + first, reach, side)
-        canvas = dense.reshape(view.height, -1)[:, side:-side].astype(np.float32)
-        clear = np.exp(np.negative(canvas, out=canvas), out=canvas)
+        canvas = self._density(view).astype(np.float32)
+        clear = np.exp(canvas, out=canvas)
         clear *= 1 - self.veil
         cover = np.subtract(1, clear, out=clear)
         self._seen = (view, cover)
         return cover
 
-    def _splat(self, dense: Array, view: View, at: Array, reach: int, side: int) -> None:
-        """Add the streaks `at`, `reach` columns to each side, to dense, as -log(1 - a).
-
-        dense is the view's canvas with `side` columns more at both ends, flat, float64.
-        """
-        half, slope, y = self.half[at, None], self.slope[at, None], self.y[at, None]
-        first = np.ceil(y - half - np.float32(0.5))
-        down = first + np.arange(int(2 * half.max() + 2), dtype=np.float32)  # (streaks, steps)
+    def _density(self, view: View) -> Array:
+        """(h, w) float64 sum of log(1 - a) over the streaks that hang into a view."""
+        side = 4  # columns that the widest streak covers to each side of its middle
+        stride = view.width + 4 * side  # a canvas on which what shows, however little, lies whole
+        ends = view.top - self.reach, view.top + view.height + self.reach
+        first, last = self.row.searchsorted(np.array(ends, self.row.dtype))
+        column = self.column[first:last]
+        there = column >= view.left - self.lean - side
+        there &= column < view.left + view.width + self.lean + side
+        at = np.flatnonzero(there)
+        if not at.size:
+            return np.zeros((view.height, view.width))
+        at += first
+        half, slope, y = (part.take(at)[:, None] for part in (self.half, self.slope, self.y))
+        start = np.ceil(y - half - np.float32(0.5))
+        down = start + self.steps  # (streaks, steps)
         along = down - y
-        x = self.x[at, None] + along * slope
-        middle = np.floor(x + np.float32(0.5))
+        across = along * slope
+        across += self.x.take(at)[:, None]
+        middle = np.floor(across + np.float32(0.5))
+        across -= middle
         # Full in the middle, gone at the ends, antialiased over the last half pixel.
-        end = half + np.float32(0.5)
         ratio = along * (1 / (half + np.float32(1)))
         ratio *= ratio
         ratio *= ratio
-        fade = np.clip(end - np.abs(along), 0, 1)
-        fade *= np.float32(1) - ratio
-        fade *= self.opacity[at, None]
-        row = down + (self.row[at, None] - view.top).astype(np.float32)
-        column = middle + (self.column[at, None] - (view.left - side)).astype(np.float32)
-        fade *= (row >= 0) & (row < view.height)
-        fade *= (column >= reach) & (column < view.width + 2 * side - reach)
-        keep = np.flatnonzero(fade)
-        place = row.ravel()[keep].astype(np.int64) * (view.width + 2 * side)
-        place += column.ravel()[keep].astype(np.int64)
-        steps = np.arange(-reach, reach + 1)
-        off = (x - middle).ravel()[keep, None] - steps.astype(np.float32)
-        off *= off
-        spread = np.float32(-0.5) / np.square(self.width[at])
-        off *= spread[keep // down.shape[1], None]
-        weight = np.exp(off, out=off)
-        weight *= fade.ravel()[keep, None]
-        np.minimum(weight, np.float32(0.99), out=weight)
-        np.log(np.subtract(np.float32(1), weight, out=weight), out=weight)
-        dense -= np.bincount((place[:, None] + steps).ravel(), weight.ravel(), dense.size)
+        np.subtract(np.float32(1), ratio, out=ratio)
+        fade = np.subtract(half + np.float32(0.5), np.abs(along, out=along), out=along)
+        np.minimum(np.maximum(fade, 0, out=fade), 1, out=fade)
+        fade *= ratio
+        fade *= self.opacity.take(at)[:, None]
+        row, column = down.astype(np.int32), middle.astype(np.int32)
+        row += (self.row.take(at) - np.int32(view.top))[:, None]
+        column += (self.column.take(at) - np.int32(view.left - 2 * side))[:, None]
+        inside = fade > 0
+        for place, low, high in ((row, 0, view.height), (column, side, stride - side)):
+            inside &= place >= low
+            inside &= place < high
+        row *= np.int32(stride)
+        row += column
+        width = self.width.take(at)
+        spread, wide = np.float32(-0.5) / np.square(width), (width > 0.8)[:, None]
+        places, logs = [], []
+        for of, reach in ((~wide, 2), (wide, side)):
+            keep = np.flatnonzero(inside & of)
+            if not keep.size:
+                continue
+            steps = np.arange(-reach, reach + 1, dtype=np.int32)
+            off = across.take(keep)[:, None] - steps.astype(np.float32)
+            off *= off
+            off *= spread.take(keep // self.steps.size)[:, None]
+            weight = np.exp(off, out=off)
+            weight *= fade.take(keep)[:, None]
+            np.minimum(weight, np.float32(0.99), out=weight)
+            np.log(np.subtract(np.float32(1), weight, out=weight), out=weight)
+            places.append((row.take(keep)[:, None] + steps).ravel())
+            logs.append(weight.ravel())
+        if not places:
+            return np.zeros((view.height, view.width))
+        place, log = (
+            each[0] if len(each) == 1 else np.concatenate(each) for each in (places, logs)
+        )
+        dense = np.bincount(place, log, view.height * stride).reshape(view.height, stride)
+        return dense[:, 2 * side : -2 * side]
 
     def apply(self, x: Array, view: View) -> Array:
-        cover = self.cover(view)
-        return x + cover * (self.brightness - x)
+        out = self.brightness - x
+        out *= self.cover(view)
+        out += x
+        return out
 
     def truth(self, x: Array, view: View) -> Array:
         return self.cover(view)
@@ -364,6 +382,7 @@ class Haze(Damage):
     unit = "1 - transmission"
     light = True
     pointwise = True
+    follows_regions = True
     side = 192  # samples of the depth field along the longer side, at most
 
     def draw(
@@ -403,26 +422,23 @@ class Haze(Damage):
         self.optical = (depth * np.float32(-self.beta)).astype(np.float32)
 
     def transmission(self, rows: Array, columns: Array) -> Array:
-        """(len(rows), len(columns)) of the frame's pixel rows and columns, float32 places."""
-        h, w = self.optical.shape
-        r, c = rows * np.float32(h / self.size[0]), columns * np.float32(w / self.size[1])
-        r, c = np.clip(r - np.float32(0.5), 0, h - 1), np.clip(c - np.float32(0.5), 0, w - 1)
-        r0, c0 = np.minimum(r.astype(int), h - 2), np.minimum(c.astype(int), w - 2)
-        fr, fc = (r - r0).astype(np.float32)[:, None], (c - c0).astype(np.float32)
+        """(len(rows), len(columns)) at float32 places in the frame's pixels, both ascending."""
+        top, down = _between(rows, self.optical.shape[0], self.size[0])
+        left, right = _between(columns, self.optical.shape[1], self.size[1])
         # Only the grid's part that shows, first along the columns, then along the rows.
-        part = self.optical[r0[0] : r0[-1] + 2]
-        left = part.take(c0, 1)
-        across = part.take(c0 + 1, 1)
-        across -= left
-        across *= fc
-        across += left
-        r0 = r0 - r0[0]
-        upper = across.take(r0, 0)
-        lower = across.take(r0 + 1, 0)
-        lower -= upper
-        lower *= fr
-        lower += upper
-        return np.exp(lower, out=lower)
+        part = self.optical[top[0] : top[-1] + 2]
+        across = part.take(left + 1, 1)
+        near = part.take(left, 1)
+        across -= near
+        across *= right
+        across += near
+        top -= top[0]
+        near = across.take(top, 0)
+        optical = across.take(top + 1, 0)
+        optical -= near
+        optical *= down[:, None]
+        optical += near
+        return np.exp(optical, out=optical)
 
     def field(self, view: View) -> Array:
         rows = np.arange(view.top, view.top + view.height, dtype=np.float32) + np.float32(0.5)
@@ -443,3 +459,17 @@ class Haze(Damage):
         rows = (np.arange(h, dtype=np.float32) + np.float32(0.5)) * np.float32(self.size[0] / h)
         columns = (np.arange(w, dtype=np.float32) + np.float32(0.5)) * np.float32(self.size[1] / w)
         return self.airlight + (x - self.airlight) * self.transmission(rows, columns)
+
+
+def _between(at: Array, count: int, size: int) -> tuple[Array, Array]:
+    """Where places along an axis of `size` pixels lie on a grid of `count` samples.
+
+    Returns:
+        The sample before each, and the way on to the next, 0..1; float32, in the place of `at`.
+    """
+    at *= np.float32(count / size)
+    at -= np.float32(0.5)
+    np.minimum(np.maximum(at, 0, out=at), np.float32(count - 1), out=at)
+    before = np.minimum(at.astype(np.intp), count - 2)
+    at -= before.astype(np.float32)
+    return before, at

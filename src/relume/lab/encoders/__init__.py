@@ -1,9 +1,17 @@
-"""Priors inside the network, which travel in the exported graph. One file and one row each."""
+"""Priors inside the network, which travel in the exported graph. One file and one row each.
 
+An encoder is `(lq, guidance) -> Guide`; `asks` says what it reads from outside, `dim` the size of
+what it emits. One with `prepared` must see the whole picture's pixels: it is called once a picture,
+`(view, guidance, rows) -> Guide` of token rows.
+"""
+
+from .regions import RegionMeans, RegionStatistics
 from .thumbnail import ThumbnailEncoder
 
-__all__ = ["ENCODERS", "ThumbnailEncoder"]
+__all__ = ["ENCODERS", "RegionMeans", "RegionStatistics", "ThumbnailEncoder"]
 
 ENCODERS = {
+    "region_means": RegionMeans,
+    "region_statistics": RegionStatistics,
     "thumbnail": ThumbnailEncoder,
 }

@@ -5,7 +5,8 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from ...guidance import Guide
+from ...card import Reads
+from ...guidance import Guidance, Guide
 from ...priors.thumbnail import SIDE
 
 
@@ -18,19 +19,18 @@ class ThumbnailEncoder(nn.Module):
     Args:
         dim: D of the vector.
         width: Channels of the first convolution.
+        reads: Name of the thumbnail in the guidance.
 
     Shape:
-        guide.maps (N, 3, 96, 96) in [0, 1] -> vector (N, D).
+        guidance[reads].maps (N, 3, 96, 96) in [0, 1] -> vector (N, D).
     """
 
-    reads = "thumbnail"
-    kind = "maps"
-    shape = (3, SIDE, SIDE)
-    whole = True
+    prepared = False
 
-    def __init__(self, *, dim: int = 64, width: int = 16) -> None:
+    def __init__(self, *, dim: int = 64, width: int = 16, reads: str = "thumbnail") -> None:
         super().__init__()
         self.dim = dim
+        self.asks = (Reads(reads, "maps", 3, (3, SIDE, SIDE), whole=True),)
         widths = (3, width, 2 * width, 3 * width, 4 * width)
         layers: list[nn.Module] = []
         for a, b in itertools.pairwise(widths):
@@ -38,8 +38,8 @@ class ThumbnailEncoder(nn.Module):
         self.features = nn.Sequential(*layers)
         self.head = nn.Sequential(nn.Linear(2 * widths[-1], dim), nn.GELU(), nn.Linear(dim, dim))
 
-    def forward(self, guide: Guide) -> Guide:
-        y: Tensor = self.features(guide.maps - 0.5)
+    def forward(self, lq: Tensor, guidance: Guidance) -> Guide:
+        y: Tensor = self.features(guidance[self.asks[0].prior].maps - 0.5)
         mean = y.mean((2, 3), keepdim=True)
         # The square root of a variance has no gradient at 0: a flat thumbnail must not make a NaN.
         deviation = ((y - mean).square().mean((2, 3)) + 1e-6).sqrt()

@@ -40,3 +40,8 @@ def log_mse(out: Tensor, gt: Tensor, *, floor: float = 1e-4) -> Tensor:
         (N,) in decibels.
     """
     return 10 / math.log(10) * ((out - gt).square().mean((1, 2, 3)) + floor).log()
+
+
+def psnr_loss(out: Tensor, gt: Tensor) -> Tensor:
+    """10 log10(MSE + 1e-8), NAFNet's loss (arXiv 2204.04676): (N, C, H, W) twice -> (N,)."""
+    return log_mse(out, gt, floor=1e-8)

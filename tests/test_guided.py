@@ -1,0 +1,234 @@
+"""Models guided by regions, from recipe to exported files: what they read, prepare, refuse."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from relume.card import Card, survey
+from relume.engine import open_engine
+from relume.errors import GuidanceError, ModelError, RecipeError
+from relume.guidance import Guidance, Guide
+from relume.lab.export import export, measure_reach
+from relume.lab.recipe import Recipe
+from relume.lab.restorer import Restorer
+from relume.lab.runs import attach, backbone_digest, load_backbone, save_adapter
+from relume.restoration import restore
+from relume.tiling import plan
+
+BACKBONE = {
+    "kind": "nafnet",
+    "width": 8,
+    "enc_blocks": [1, 1],
+    "middle_blocks": 1,
+    "dec_blocks": [1, 1],
+    "attention": "none",
+}
+SYSTEMS = {
+    "sam-deblur": {
+        "encoders": {"means": {"kind": "region_means"}},
+        "adapters": [{"kind": "map", "reads": "means"}],
+    },
+    "concat": {"adapters": [{"kind": "concat", "reads": "regions"}]},
+    "stages": {
+        "encoders": {"rows": {"kind": "region_statistics"}},
+        "adapters": [
+            {"kind": "region_shift", "reads": "rows", "at": ["encoder.0", "middle", "decoder.1"]}
+        ],
+    },
+    "spt": {
+        "encoders": {"rows": {"kind": "region_statistics", "dim": 12}},
+        "adapters": [{"kind": "spt", "reads": "rows", "at": ["encoder.1", "decoder.0"]}],
+    },
+}
+
+
+def recipe(system: str, **changes) -> Recipe:
+    return Recipe.model_validate(
+        {
+            "name": system,
+            "data": {"photographs": "p", "validation": "v", "damage": {"noise": 1.0}, "fixed": 2},
+            "backbone": BACKBONE,
+            "objective": {"kind": "restoration"},
+            "schedule": {"steps": 1},
+            **SYSTEMS[system],
+            **changes,
+        }
+    )
+
+
+def restorer(system: str) -> Restorer:
+    """With weights that are not zero where training starts at zero: the guidance must count."""
+    model = recipe(system).build_model().eval()
+    rng = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        if not parameter.any():
+            parameter.data.normal_(0, 0.3, generator=rng)
+    return model
+
+
+def blocks(height: int, width: int, seed: int = 0) -> Guidance:
+    """Labels 1..20 in blocks of 8 pixels."""
+    rng = np.random.default_rng(seed)
+    small = rng.integers(1, 21, (-(-height // 8), -(-width // 8)))
+    labels = np.kron(small, np.ones((8, 8), int))[:height, :width]
+    return Guidance(regions=Guide(regions=labels[None].astype(np.int32)))
+
+
+@pytest.fixture(scope="module", params=sorted(SYSTEMS))
+def exported(request, tmp_path_factory) -> tuple[Path, Restorer]:
+    path = tmp_path_factory.mktemp(request.param) / "guided.onnx"
+    model = restorer(request.param)
+    export(model, path, Card("guided", recipe=recipe(request.param).resolved()))  # checks 5 sizes
+    return path, model
+
+
+def test_one_card_and_a_file_that_prepares_where_there_are_rows(exported):
+    path, model = exported
+    card = survey(path).card
+    assert card == survey(path.with_suffix(".safetensors")).card
+    assert [r.prior for r in card.reads] == ["regions"]
+    assert [r.prior for r in card.prepared] == [r.prior for r in model.prepared]
+    assert path.with_suffix(".prepare.onnx").is_file() == bool(model.prepared)
+
+
+@pytest.mark.parametrize("name", ["onnx", "openvino", "torch"])
+def test_tiles_equal_the_whole_picture(exported, name):
+    if name == "openvino":
+        pytest.importorskip("openvino")
+    path, _ = exported
+    engine = open_engine(path, name)
+    rng = np.random.default_rng(2)
+    picture, known = rng.random((1, 3, 96, 120), np.float32), blocks(96, 120)
+    ready = engine.prepare(picture, known)
+    sizes = {"multiple_of": engine.card.multiple_of, "overlap": engine.card.overlap}
+    whole = plan(96, 120, **sizes, tile=4096).run(picture, ready, engine)
+    tiled = plan(96, 120, **sizes, tile=48 + 2 * engine.card.overlap).run(picture, ready, engine)
+    assert np.abs(tiled - whole).max() <= 1e-5
+    other = engine.prepare(picture, blocks(96, 120, seed=5))
+    told = plan(96, 120, **sizes, tile=4096).run(picture, other, engine)
+    assert np.abs(told - whole).max() > 1e-3  # the regions count
+
+
+def test_the_whole_way_from_a_photograph(exported, photo):
+    pytest.importorskip("skimage")
+    path, _ = exported
+    guided = restore(photo, str(path))
+    blind = restore(photo, str(path), prior="none")
+    assert (guided.prior, blind.prior) == ("regions", "none")
+    assert not np.array_equal(guided.picture.pixels, blind.picture.pixels)
+
+
+def test_a_network_claims_the_reach_it_has(exported):
+    _, model = exported
+    assert measure_reach(model) <= model.reach
+
+
+def test_a_model_without_its_preparer_is_refused(exported, tmp_path):
+    path, model = exported
+    if not model.prepared:
+        pytest.skip("this one prepares nothing")
+    alone = shutil.copy(path, tmp_path / "alone.onnx")
+    with pytest.raises(ModelError, match=r"needs alone\.prepare\.onnx beside it"):
+        open_engine(alone)
+    other = restorer("sam-deblur" if path.parent.name.startswith("s") else "stages")
+    for parameter in other.parameters():
+        parameter.data *= 1.01
+    export(other, tmp_path / "other.onnx", Card("other"))
+    shutil.copy(tmp_path / "other.prepare.onnx", tmp_path / "alone.prepare.onnx")
+    with pytest.raises(ModelError, match="prepares for another model"):
+        open_engine(alone)
+
+
+def test_a_tile_that_nobody_prepared_is_refused(exported):
+    path, model = exported
+    if not model.prepared:
+        pytest.skip("this one prepares nothing")
+    engine, tile = open_engine(path, "onnx"), np.zeros((1, 3, 32, 32), np.float32)
+    with pytest.raises(GuidanceError, match="Call `prepare` first"):
+        engine(tile, blocks(32, 32))
+
+
+# Many, one, none.
+
+
+@pytest.mark.parametrize("count", [0, 1, 5000])
+def test_any_number_of_regions(exported, count):
+    path, _ = exported
+    engine = open_engine(path, "onnx")
+    labels = np.arange(96 * 96).reshape(1, 96, 96) % max(count, 1) + 1
+    labels = (labels if count else labels * 0).astype(np.int32)
+    picture = np.random.default_rng(0).random((1, 3, 96, 96), np.float32)
+    known = engine.prepare(picture, Guidance(regions=Guide(regions=labels)))
+    assert np.isfinite(engine(picture, known)).all()
+
+
+# Frozen backbones.
+
+
+def trained_backbone(path: Path) -> Path:
+    """Weights in a file of their own, as other people publish them."""
+    save_file(restorer("concat").backbone.state_dict(), path)
+    return path
+
+
+def test_an_adapter_file_names_its_backbone_and_refuses_another(tmp_path):
+    made = recipe("spt", backbone={**BACKBONE, "frozen": True, "weights": "b.safetensors"})
+    model = made.build_model()
+    plain = Recipe.model_validate(made.model_dump() | {"adapters": [], "encoders": {}})
+    weights = tmp_path / "b.safetensors"
+    save_file(restorer("spt").backbone.state_dict(), weights)
+    load_backbone(model, weights)
+    learns = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert learns and not any(name.startswith("backbone.") for name in learns)
+    save_adapter(tmp_path / "adapter.safetensors", model, made)
+    again = attach(tmp_path / "adapter.safetensors", weights)
+    assert backbone_digest(again) == backbone_digest(model)
+    lq, known = (
+        torch.rand(1, 3, 16, 16),
+        Guidance(regions=Guide(regions=torch.ones(1, 16, 16).int())),
+    )
+    alone = plain.build_model()
+    load_backbone(alone, weights)
+    assert torch.equal(again.eval()(lq, known), alone.eval()(lq, Guidance()))  # step 0: identity
+    other = {k: v + 0.01 for k, v in model.backbone.state_dict().items()}
+    save_file(other, tmp_path / "other.safetensors")
+    with pytest.raises(ModelError, match="was trained beside a backbone"):
+        attach(tmp_path / "adapter.safetensors", tmp_path / "other.safetensors")
+    with pytest.raises(ModelError, match="does not fit the recipe's backbone"):
+        load_backbone(model, trained_backbone(tmp_path / "wide.safetensors"))
+
+
+# Recipes.
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"adapters": [{"kind": "map", "reads": "mean"}]}, "no encoder is called 'mean'"),
+        (
+            {"adapters": [{"kind": "map", "reads": "means", "at": ["middle"]}]},
+            "map joins the picture: leave `at` out",
+        ),
+        (
+            {"adapters": [{"kind": "region_shift", "reads": "means"}]},
+            "region_shift",
+        ),
+    ],
+)
+def test_a_recipe_that_wires_wrongly_is_one_line(changes, says):
+    with pytest.raises(RecipeError, match=says):
+        recipe("sam-deblur", **changes).build_model()
+
+
+def test_priors_of_a_recipe():
+    made = recipe("sam-deblur", priors={"regions": {"control": "shuffled", "dropout": 0.1}})
+    (source,) = made.build_sources().values()
+    assert (source.control, source.dropout, source.prior.spec) == ("shuffled", 0.1, "regions")
+    with pytest.raises(RecipeError, match="the network does not read it"):
+        recipe("sam-deblur", priors={"thumbnail": {}}).build_sources()
+    with pytest.raises(RecipeError, match="Did you mean 'shuffled'"):
+        recipe("sam-deblur", priors={"regions": {"control": "shufled"}}).build_sources()
