@@ -19,8 +19,8 @@ from safetensors import safe_open
 
 STEPS = 40
 SETTINGS = (
-    f"schedule.steps={STEPS}", "schedule.batch=4", "schedule.save_every=5", "schedule.warmup=5",
-    "schedule.last_batch=2",
+    'start=""', f"schedule.steps={STEPS}", "schedule.batch=4", "schedule.save_every=5",
+    "schedule.warmup=5", "schedule.last_batch=2",
     "schedule.log_every=1", "schedule.validate_every=20", "backbone.width=8", "data.sizes=1",
     "validation.specs=['noise:sigma=25']", "validation.photographs=2", "validation.crop=64",
 )  # fmt: skip
@@ -29,7 +29,7 @@ SETTINGS = (
 def command(out: Path, data: Path) -> list[str]:
     overrides = [word for setting in SETTINGS for word in ("--set", setting)]
     return [
-        *(sys.executable, "-m", "relume", "train", "relume-s", "--quiet"),
+        *(str(Path(sys.executable).with_name("relume")), "train", "relume-s", "--quiet"),
         *("--data", str(data), "--out", str(out), *overrides),
     ]
 

@@ -66,6 +66,19 @@ def test_the_same_command_again_skips_what_is_done(relume, scan, tmp_path):
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out").glob("*.png")} == before
 
 
+@pytest.mark.parametrize("left", ["a.regions.png", "a.overlay.png"])
+@pytest.mark.parametrize("known", [True, False])
+def test_a_stopped_run_is_continued(relume, scan, tmp_path, left, known):
+    words = ("segment", scan(), "-o", "out")
+    relume(*words)
+    whole = {p.name: p.read_bytes() for p in (tmp_path / "out").glob("*.png")}
+    next(p for p in (tmp_path / "out").glob("*.png") if p.name != left).unlink()
+    if not known:  # stopped before the journal was told
+        (tmp_path / "out" / ".relume" / "journal.jsonl").unlink()
+    assert relume(*words)[0] == 0
+    assert {p.name: p.read_bytes() for p in (tmp_path / "out").glob("*.png")} == whole
+
+
 def test_what_is_not_ours_is_never_replaced(relume, scan, tmp_path):
     path = scan()
     (tmp_path / "out").mkdir()

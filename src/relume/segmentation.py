@@ -169,10 +169,6 @@ def _segment(
         kept = {field: done[0].get(field) for field in ("announced", "pixels")}
         record |= {"status": "skipped", "message": "already done", **kept, **paths}
         return
-    for target in targets:
-        if os.path.lexists(target) and not (job.overwrite and journal.is_ours(target)):
-            mend = "--overwrite replaces it" if journal.is_ours(target) else "it is not ours"
-            raise PictureError(f"{target}: there already, from something else; {mend}.")
     picture = decode(data, str(source))
     rgb = picture.rgb()
     guide, announced = look(source, rgb)
@@ -188,16 +184,30 @@ def _segment(
         "count": len(np.unique(labels[labels > 0])),
     }
     drawn = [
-        Picture(labels.astype(np.uint16)[..., None], bits=16),
-        Picture.from_rgb(overlay(rgb, labels)),
+        encode(Picture(labels.astype(np.uint16)[..., None], bits=16), "png"),
+        encode(Picture.from_rgb(overlay(rgb, labels)), "png"),
     ]
+    for target, written in zip(targets, drawn, strict=True):
+        _check_free(job, journal, target, written)
     _make(job.out / ".relume")
     _make(name.parent)
-    for target, each in zip(targets, drawn, strict=True):
-        written = encode(each, "png")
+    for target, written in zip(targets, drawn, strict=True):
         place(written, target, replace=os.path.lexists(target))
         journal.add(key, target, written, record)
     record |= {"status": "segmented", **paths}
+
+
+def _check_free(job: batch.Job, journal: batch.Journal, target: Path, written: bytes) -> None:
+    """What lies there may be what a stopped run left of this very work; else it has to be ours.
+
+    Raises:
+        PictureError: It is something else.
+    """
+    if not os.path.lexists(target) or (job.overwrite and journal.is_ours(target)):
+        return
+    if target.is_symlink() or not target.is_file() or target.read_bytes() != written:
+        mend = "--overwrite replaces it" if journal.is_ours(target) else "it is not ours"
+        raise PictureError(f"{target}: there already, from something else; {mend}.")
 
 
 def _make(folder: Path) -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from .errors import GuidanceError, PictureError, ShapeError, UsageError
 from .guidance import Guidance, Guide
 
-AUTO = 384  # a tile of 384 x 384 pixels; see benchmarks: larger ones save little and cost memory
+AUTO = 448  # as a whole process fastest on half a megapixel, in 375 MB; see benchmarks/start.py
 SMALLEST = 64
 BLEND = 8  # least width of the ramp between two tiles, in pixels of the input
 

@@ -18,6 +18,8 @@ from ..errors import RelumeError
 from .data import Batch
 from .memory import keep_memory
 
+BLAS = "OPENBLAS_NUM_THREADS"
+
 Ask = tuple[int, int, int]
 """Number of the first sample, how many, side of the crop."""
 
@@ -49,7 +51,17 @@ class Loader:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs, build, arguments), daemon=True)
-        self.process.start()
+        # One thread of numpy's algebra too, which reads this when it is loaded: more of them spin
+        # on the cores that the step's threads need.
+        before = os.environ.get(BLAS)
+        os.environ[BLAS] = "1"
+        try:
+            self.process.start()
+        finally:
+            if before is None:
+                del os.environ[BLAS]
+            else:
+                os.environ[BLAS] = before
         theirs.close()
 
     def __call__(self, first: int, count: int, crop: int) -> Batch:
@@ -121,3 +133,5 @@ def _serve(
             pipe.send((batch.lq.numpy(), batch.gt.numpy(), known))
         except RelumeError as error:
             pipe.send(error)
+        except OSError:  # the other end was killed while a batch was on its way
+            return

@@ -47,8 +47,8 @@ class Sam:
     std: tuple[float, ...]
 
 
-def open_sam(folder: Path, device: str = "cpu") -> Sam:
-    """Load a model from its folder; nothing is asked of the network.
+def open_sam(folder: Path, device: str = "cpu", *, name: str = "") -> Sam:
+    """Load a model from its folder, which messages call `name`; the network is not asked.
 
     Raises:
         MissingError: The lab is not installed.
@@ -59,6 +59,7 @@ def open_sam(folder: Path, device: str = "cpu") -> Sam:
         from transformers.utils import logging
     except ImportError:
         raise MissingError(f"SAM needs the lab: {LAB}.") from None
+    name = name or folder.name
     loud = logging.get_verbosity()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -72,14 +73,14 @@ def open_sam(folder: Path, device: str = "cpu") -> Sam:
         )
     except Exception as error:
         raise ModelError(
-            f"{folder.name}: its weights cannot be loaded ({type(error).__name__}); fetch it anew."
+            f"{name}: its weights cannot be loaded ({type(error).__name__}); fetch it anew."
         ) from error
     finally:
         logging.set_verbosity(loud)
         logging.enable_progress_bar()
     absent = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
     if absent:  # transformers would draw them at random
-        raise ModelError(f"{folder.name}: {len(absent)} tensors are missing, {absent[0]} first.")
+        raise ModelError(f"{name}: {len(absent)} tensors are missing, {absent[0]} first.")
     said: dict[str, Any] = {}
     with contextlib.suppress(OSError, ValueError):
         text = (folder / "preprocessor_config.json").read_text(encoding="utf-8")

@@ -141,7 +141,7 @@ class SamPrior:
         from ..lab.sam import open_sam, segment_everything
 
         if self._model is None:
-            self._model = open_sam(self.folder, self.device)
+            self._model = open_sam(self.folder, self.device, name=str(self.source))
         self.calls += 1
         masks = segment_everything(
             self._model, rgb, self.settings, max_side=self.max_side, provenance=self.identity
