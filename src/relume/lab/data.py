@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..engine import Engine
 from ..errors import UsageError
-from ..guidance import Guidance, Guide, area_resize, stack
+from ..guidance import Guidance, Guide, Kind, area_resize, stack
 from ..image import is_image, read, resize
 from ..priors import Prior
 from ..priors.regions import regions as find_regions
@@ -210,7 +210,8 @@ class AfterModel:
 
     def __init__(self, prior: Prior, engine: Engine) -> None:
         self.prior, self.engine = prior, engine
-        self.spec, self.max_side = prior.spec, prior.max_side
+        self.spec: Kind = prior.spec
+        self.max_side = prior.max_side
         self.own = priors_of(engine.card, "auto")
 
     def __call__(self, rgb: np.ndarray) -> Guide:
@@ -276,7 +277,8 @@ class Samples:
         drawn = [
             self.sample(*divmod(n, self.epoch_size), crop) for n in range(first, first + count)
         ]
-        lq, gt = (torch.from_numpy(np.stack([s[part] for s in drawn])) for part in (0, 1))
+        lq = torch.from_numpy(np.stack([s[0] for s in drawn]))
+        gt = torch.from_numpy(np.stack([s[1] for s in drawn]))
         if not self.sources:
             return Batch(lq, gt, Guidance())
         said = [self._controlled(*drawn[i][2:], drawn[i - 1][2], i + first) for i in range(count)]
@@ -311,7 +313,7 @@ class Samples:
         number = int(order[index])
         drawn = self._fixed(number, int(rng.integers(self.fixed))) if self.fixed else None
         sizes = self.photographs[number]
-        photo = drawn.photo if drawn else sizes[rng.integers(len(sizes))]
+        photo = drawn.photo if drawn else sizes[int(rng.integers(len(sizes)))]
         if self.windows and not drawn:
             photo = part_of(photo, rng, self.windows, max(crop, SIDE))
         scale = drawn.sampled.scale if drawn and drawn.sampled else 1
@@ -320,7 +322,8 @@ class Samples:
             raise UsageError(
                 f"{photo.name} is {width}x{height}, smaller than crops of {crop}. Use smaller ones."
             )
-        box = View(*(int(rng.integers(side - crop + 1)) for side in (height, width)), crop, crop)
+        top, left = (int(rng.integers(side - crop + 1)) for side in (height, width))
+        box = View(top, left, crop, crop)
         drawn = drawn or self._draw(photo, rng)
         if drawn.sampled and drawn.sampled.scale != scale:
             raise UsageError("A damage that changes the size needs fixed damages: set data.fixed.")
@@ -369,7 +372,7 @@ class Samples:
         if key not in self._kept:
             rng = np.random.default_rng((self.seed, 1 << 40, number, variant))
             sizes = self.photographs[number]
-            drawn = self._draw(sizes[rng.integers(len(sizes))], rng)
+            drawn = self._draw(sizes[int(rng.integers(len(sizes)))], rng)
             rgb = drawn.photo.pixels * np.float32(1 / 255)
             if drawn.sampled:
                 chain: Chain = _chain(drawn.spec)

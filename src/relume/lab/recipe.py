@@ -16,7 +16,7 @@ from torch import nn
 
 from ..engine import open_engine
 from ..errors import RecipeError, nearest
-from ..priors import PRIORS
+from ..priors import PRIORS, Prior
 from .adapters import ADAPTERS
 from .backbones import BACKBONES
 from .controls import CONTROLS
@@ -244,7 +244,7 @@ class Recipe(_Part):
                     f"{', '.join(CONTROLS)}.{nearest(row.control, CONTROLS)}"
                 )
             kind = _Kind(kind=row.kind or name, **(row.model_extra or {}))
-            prior = kind.made_of(PRIORS, f"priors.{name}")
+            prior: Prior = kind.made_of(PRIORS, f"priors.{name}")
             if row.after:
                 prior = AfterModel(prior, open_engine(row.after))
             sources[name] = Source(prior, row.control, row.dropout)

@@ -71,7 +71,8 @@ class Restorer(nn.Module):
     @property
     def reads(self) -> tuple[Reads, ...]:
         """What must be known from outside, in the order of the exported graph's inputs."""
-        asked = [r for part in (*self.encoders.values(), *self._readers()) for r in part.asks]
+        parts = [*cast(Any, self.encoders.values()), *self._readers()]
+        asked = [r for part in parts for r in part.asks]
         asked += [Reads(name, "vector", 1, (1,)) for name in self.backbone.inputs]
         return tuple({r.prior: r for r in asked}.values())
 
