@@ -203,9 +203,9 @@ def test_a_tile_that_bf16_spoils_is_computed_again(tile, monkeypatch):
     engine.precision = "bf16"
     honest = engine._request
 
-    def spoiled(given, precision):
+    def spoiled(graph, given, precision):
         if precision == "float32":
-            return honest(given, precision)
+            return honest(graph, given, precision)
         return lambda *_, **__: [np.full((1, 3, 24, 40), np.nan, np.float32)]
 
     monkeypatch.setattr(engine, "_request", spoiled)
