@@ -100,8 +100,9 @@ class Figure:
     sigma: int | None = None
 
 
-# IMDN: arXiv 1909.11856, the table of PSNR/SSIM. FFDNet: arXiv 1710.04026, the tables of Set12 and
-# CBSD68, which hold DnCNN's and CDnCNN's figures too.
+# IMDN: arXiv 1909.11856, the table of PSNR/SSIM (as the tables of ESRT and LAPAR print it too).
+# FFDNet: arXiv 1710.04026, the tables of Set12 and CBSD68, which hold DnCNN's and CDnCNN's figures;
+# read where Restormer's table repeats FFDNet's row, and implementations of CDnCNN repeat its own.
 FIGURES = (
     Figure("IMDN x2", "imdn/IMDN_x2", "set5", 38.00),
     Figure("IMDN x2", "imdn/IMDN_x2", "set14", 33.63),

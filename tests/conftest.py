@@ -14,6 +14,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     disable_socket(allow_unix_socket=True)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def cache_of_their_own(tmp_path_factory):
+    """No test writes into the cache of whoever runs it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RELUME_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture
 def shared():
     """shared("data/photos") -> Path of the development data, or a skip that says what is absent."""

@@ -8,6 +8,7 @@ from relume.guidance import Guidance, Guide
 from relume.lab.adapters import ADAPTERS
 from relume.lab.backbones.nafnet import NAFNet
 from relume.lab.encoders import ENCODERS
+from relume.lab.export import measure_reach
 from relume.lab.restorer import Restorer
 
 
@@ -142,6 +143,42 @@ def test_an_unknown_site_or_prior_is_named():
         Restorer(backbone, {"code": ENCODERS["thumbnail"](dim=16)}, {"midle": film})
     with pytest.raises(GuidanceError, match="no encoder"):
         Restorer(backbone, {}, {"middle": film})
+
+
+# SPT's units.
+
+
+def test_a_unit_reads_maps_as_it_reads_rows():
+    unit = ADAPTERS["spt"](12, 16, 2, **ROWS)
+    torch.nn.init.normal_(unit.out.weight, generator=torch.Generator().manual_seed(0))
+    feat = drawn(2, 12, 4, 5)
+    # Rows written back to the pixels by hand: blocks of 2 x 2 pixels lie within one region here.
+    rows = KNOWN["rows"].tokens
+    maps = torch.stack(
+        [r[label.long()].movedim(-1, 0) for r, label in zip(rows, LABELS, strict=True)]
+    )
+    told = KNOWN.with_guide("rows", Guide(maps=maps))
+    torch.testing.assert_close(unit(feat, told), unit(feat, KNOWN))
+    with pytest.raises(GuidanceError, match="token rows of 16"):
+        unit(feat, KNOWN.with_guide("rows", Guide(maps=maps[:, :8])))
+
+
+def test_slots_see_the_masks_they_have_room_for():
+    encoder, lq = ENCODERS["mask_slots"](dim=16, slots=2), torch.rand(2, 3, 8, 10)
+    said = encoder(lq, KNOWN).maps
+    assert said.shape == (2, 16, 8, 10)
+    beyond = torch.where(LABELS > 2, 9, LABELS)
+    other = torch.where(LABELS == 2, 1, LABELS)
+    assert torch.equal(said, encoder(lq, Guidance(regions=Guide(regions=beyond))).maps)
+    assert not torch.equal(said, encoder(lq, Guidance(regions=Guide(regions=other))).maps)
+
+
+def test_a_restorer_with_slots_looks_as_much_further_as_they_do():
+    backbone = NAFNet(width=4, enc_blocks=(1,), middle_blocks=1, dec_blocks=(1,), attention="none")
+    unit = ADAPTERS["spt"](backbone.sites["input"].channels, 16, 1, **ROWS)
+    model = Restorer(backbone, {"rows": ENCODERS["mask_slots"](dim=16)}, {"input": unit})
+    assert model.reach == backbone.reach + 1 + 2
+    assert measure_reach(model) <= model.reach
 
 
 # SAM-Deblur's unit.

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from relume import card, cli
+from relume import card, cli, doctor
 from relume.image import Picture, read, write
 
 GROUND = ("restore", "compare", "models", "doctor", "demo")
@@ -253,6 +253,15 @@ def test_doctor_tells_the_machine_and_mends(relume, monkeypatch, tmp_path):
     assert code == 5
     assert card.DEFAULT in err
     assert "pip install" in err
+
+
+def test_doctor_says_what_gives_sam(relume, monkeypatch):
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None if name == "transformers" else True)
+    monkeypatch.setattr(doctor, "machine", dict)
+    found = {f["what"]: f for f in json.loads(relume("doctor", "--json")[1])["findings"]}
+    assert found["transformers"]["state"] == "absent"
+    assert found["transformers"]["detail"] == "SAM"
+    assert found["transformers"]["mend"] == "pip install 'relume[lab]'"
 
 
 def test_demo_shows_every_case_and_a_page(relume, tmp_path):

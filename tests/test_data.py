@@ -1,20 +1,29 @@
 """Training samples: functions of their number, damaged as asked, the same through a loader."""
 
 import itertools
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from relume.engine import open_engine
 from relume.errors import RecipeError, UsageError
 from relume.guidance import Guidance, Guide, area_resize
-from relume.image import Picture, write
+from relume.image import Picture, read, write
 from relume.lab.controls import CONTROLS
-from relume.lab.data import Damage, Photograph, Samples, Source, load_photographs, part_of
+from relume.lab.data import Damage, Damaged, Paired
 from relume.lab.degrade import parse
 from relume.lab.loader import Loader
+from relume.lab.pairs import Kept, as_float, find_pairs, planes
+from relume.lab.photographs import Photograph, load_photographs, part_of
+from relume.lab.sources import AfterModel, InTurn, LaidOut, Source
 from relume.priors import PRIORS
+from relume.priors.cache import Remembered
+from relume.priors.partitions import VoronoiPrior
+from relume.priors.regions import RegionsPrior
 from relume.priors.thumbnail import thumbnail
 
 DAMAGE = {"noise:sigma=5..50": 1.0, "haze:beta=0.1..1": 1.0, "jpeg:quality=20..60": 1.0}
@@ -36,10 +45,10 @@ def source(name: str = "thumbnail", control: str = "none", dropout: float = 0.0)
     return {name: Source(PRIORS[name](), control, dropout)}
 
 
-def samples(folder: Path, **changes) -> Samples:
+def samples(folder: Path, **changes) -> Damaged:
     photographs = load_photographs(folder, sizes=2)
     known = {"seed": 7, "sources": source(), **changes}
-    return Samples(photographs, Damage(DAMAGE, (0.2, 0.5, 0.3)), **known)
+    return Damaged(photographs, Damage(DAMAGE, (0.2, 0.5, 0.3)), **known)
 
 
 def same(a, b) -> bool:
@@ -174,6 +183,17 @@ def test_regions_are_looked_at_once_and_cropped_with_the_picture(folder):
     assert torch.equal(again.lq, batches[2].lq)
 
 
+def test_what_is_seen_behind_a_model_is_kept_on_disk(photo, tmp_path, monkeypatch):
+    monkeypatch.setenv("RELUME_CACHE", str(tmp_path))
+    engine = open_engine("invert")
+    priors = (RegionsPrior(64), RegionsPrior(64), VoronoiPrior(64))
+    labels = [Remembered(AfterModel(prior, engine))(photo).array for prior in priors]
+    assert np.array_equal(labels[0], RegionsPrior(64)(1 - photo).array)
+    assert np.array_equal(labels[0], labels[1])
+    assert not np.array_equal(labels[1], labels[2])
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_parts_in_another_light_leave_nothing_to_learn_by_heart(folder):
     plain, parts = samples(folder), samples(folder, windows=(0.6, 1.0))
     seen = [s.batch(0, 60, 32).guidance["thumbnail"].maps.mean((2, 3)) for s in (plain, parts)]
@@ -227,3 +247,179 @@ def test_photographs_smaller_than_a_thumbnail_are_enlarged(tmp_path):
     ((first, *_),) = load_photographs(tmp_path, sizes=1)
     assert isinstance(first, Photograph)
     assert first.small.shape == (3, 96, 96)
+
+
+# Real pairs
+
+BLUR, SHARP = "set/*/blur", "set/*/sharp"
+
+
+def drawn(seed: int, height: int = 60, width: int = 80, levels: int = 255) -> np.ndarray:
+    """(1, 3, H, W) patches of colour, at whole levels."""
+    rgb = np.random.default_rng(seed).integers(0, levels + 1, (1, 3, 6, 8))
+    rgb = np.kron(rgb, np.ones((1, 1, -(-height // 6), -(-width // 8))))[..., :height, :width]
+    return (rgb / levels).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def negatives(tmp_path_factory) -> Path:
+    """Pairs of which one is the other's negative, in two scenes with the same frame numbers."""
+    root = tmp_path_factory.mktemp("pairs")
+    for scene, name in (("b", "01"), ("a", "02"), ("a", "01")):
+        for folder in ("blur", "sharp"):
+            (root / "set" / scene / folder).mkdir(parents=True, exist_ok=True)
+        gt = drawn(100 * ord(scene) + int(name))
+        write(Picture.from_rgb(gt), root / f"set/{scene}/sharp/{name}.png")
+        write(Picture.from_rgb(1 - gt), root / f"set/{scene}/blur/{name}.png")
+    (root / "set" / "a" / "blur" / "._01.png").write_bytes(b"left behind by another system")
+    return root
+
+
+class Brighter:
+    """Regions 1 and 2: what is darker than the mean, and what is brighter."""
+
+    spec, max_side = "regions", 0
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[int, ...]] = []
+        self.identity = {"prior": "brighter"}
+
+    def __call__(self, rgb):
+        self.asked.append(rgb.shape)
+        return Guide(regions=(1 + (rgb.mean(1) > rgb.mean())).astype(np.int32))
+
+
+def looking(prior, control: str = "none") -> dict:
+    return {"regions": Source(prior, control)}
+
+
+def test_pairs_are_where_the_stars_stand_for_the_same_words(negatives, tmp_path):
+    pairs = find_pairs(negatives, BLUR, SHARP)
+    assert [pair.name for pair in pairs] == ["a/01", "a/02", "b/01"]
+    assert all(p.lq.parent.parent == p.gt.parent.parent and p.lq != p.gt for p in pairs)
+    for name in ("hr/0001.png", "lr/0001x4.png", "both/s1_blur.png", "both/s1_sharp.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write(Picture.from_rgb(drawn(1)), tmp_path / name)
+    (pair,) = find_pairs(tmp_path, "lr/*x4.png", "hr/*.png")
+    assert (pair.name, pair.gt.name) == ("0001", "0001.png")
+    (pair,) = find_pairs(tmp_path, "both/*_blur.png", "both/*_sharp.png")
+    assert pair.name == "s1"
+    with pytest.raises(UsageError, match=r"2 files .* no partner: lr \(0001x4\), hr \(0001\)"):
+        find_pairs(tmp_path, "lr", "hr")
+    with pytest.raises(UsageError, match=r"No pictures in .*nowhere"):
+        find_pairs(tmp_path, "nowhere/*", "elsewhere/*")
+    write(Picture.from_rgb(drawn(1)), tmp_path / "hr/0001.tif")
+    with pytest.raises(UsageError, match="have one name"):
+        find_pairs(tmp_path, "hr", "hr")
+
+
+def test_a_crop_of_a_pair_is_one_place_of_both_files(negatives):
+    pairs = find_pairs(negatives, BLUR, SHARP)
+    batch = Paired(pairs, seed=3).batch(0, 12, 16)
+    assert batch.lq.shape == batch.gt.shape == (12, 3, 16, 16) and not batch.guidance
+    torch.testing.assert_close(batch.lq, 1 - batch.gt, atol=1e-6, rtol=0)
+    assert len(batch.lq.flatten(1).unique(dim=0)) == 12
+
+
+@pytest.mark.parametrize("room", [0, 3 * 60 * 80 * 2, 1 << 30])
+def test_what_is_kept_of_pairs_does_not_change_a_batch(negatives, room):
+    pairs = find_pairs(negatives, BLUR, SHARP)
+    one, two = Paired(pairs, seed=7, room=room), Paired(pairs, seed=7)
+    two.batch(2, 5, 16)  # what ran before does not matter
+    assert torch.equal(one.batch(10, 4, 24).lq, two.batch(10, 4, 24).lq)
+    halves = torch.cat([two.batch(10, 2, 24).gt, two.batch(12, 2, 24).gt])
+    assert torch.equal(one.batch(10, 4, 24).gt, halves)
+    assert not torch.equal(one.batch(10, 4, 24).lq, Paired(pairs, seed=8).batch(10, 4, 24).lq)
+
+
+def test_a_whole_pair_is_looked_at_once_whoever_asks(negatives, tmp_path, monkeypatch):
+    monkeypatch.setenv("RELUME_CACHE", str(tmp_path))
+    pairs, prior = find_pairs(negatives, BLUR, SHARP), Brighter()
+    for room in (0, 1 << 20):  # the second set of samples finds it on disk
+        told = Paired(pairs, seed=0, sources=looking(Remembered(InTurn(prior))), room=room)
+        told.batch(0, 3, 16)
+        assert prior.asked == [(1, 3, 60, 80)] * 3
+        batch = told.batch(3, 12, 16)
+        labels = batch.guidance["regions"].regions
+        assert labels.dtype == torch.int32 and labels.shape == (12, 16, 16)
+        for lq, one in zip(batch.lq.mean(1), labels, strict=True):
+            assert one.unique().numel() < 2 or lq[one == 2].min() >= lq[one == 1].max()
+    assert prior.asked == [(1, 3, 60, 80)] * 3
+
+
+def test_the_oracle_of_a_pair_is_what_its_prior_says_of_the_good_picture(negatives):
+    pairs = find_pairs(negatives, BLUR, SHARP)
+    mine, truth = (
+        Paired(pairs, seed=0, sources=looking(Brighter(), control)).batch(0, 6, 16)
+        for control in ("none", "oracle")
+    )
+    a, b = (batch.guidance["regions"].regions for batch in (mine, truth))
+    assert torch.equal(a, 3 - b)  # of a negative, what is brighter is what was darker
+
+
+def test_a_gt_may_be_larger_and_then_all_are(tmp_path):
+    for folder in ("lr", "hr"):
+        (tmp_path / folder).mkdir()
+    for index in range(2):
+        lr = drawn(index, 40, 50)
+        write(Picture.from_rgb(lr), tmp_path / f"lr/{index}x2.png")
+        hr = np.kron(lr, np.ones((2, 2), np.float32))
+        write(Picture.from_rgb(hr), tmp_path / f"hr/{index}.png")
+    pairs = find_pairs(tmp_path, "lr/*x2.png", "hr/*.png")
+    batch = Paired(pairs, seed=0).batch(0, 4, 20)
+    assert batch.gt.shape == (4, 3, 40, 40)
+    assert torch.equal(batch.gt[..., ::2, ::2], batch.lq)
+    with pytest.raises(UsageError, match="0 is 50x40, smaller than crops of 48"):
+        Paired(pairs[:1], seed=0).batch(0, 1, 48)
+    write(Picture.from_rgb(drawn(3, 40, 50)), tmp_path / "hr/1.png")
+    with pytest.raises(UsageError, match="1 pairs do not fit: 1"):
+        Paired(pairs, seed=0)
+
+
+@pytest.mark.parametrize("levels", [255, 65535])
+def test_pairs_are_kept_in_the_depth_of_their_files(levels, tmp_path):
+    kind = np.uint8 if levels == 255 else np.uint16
+    for channels in (1, 3):
+        pixels = (drawn(5, levels=levels)[0].transpose(1, 2, 0) * levels).round().astype(kind)
+        write(Picture(pixels[..., :channels]), tmp_path / "one.png")
+        picture = read(tmp_path / "one.png")
+        assert planes(picture).dtype == kind
+        assert np.array_equal(as_float(planes(picture)), picture.rgb()[0])
+
+
+def test_what_there_is_no_room_for_is_made_again():
+    made: list[int] = []
+
+    def make(key: int) -> np.ndarray:
+        made.append(key)
+        return np.zeros(10, np.uint8)
+
+    kept = Kept[np.ndarray](lambda array: array.nbytes, room=25)
+    for key in (1, 2, 3, 1, 2, 3):
+        kept.get(key, lambda key=key: make(key))
+    assert made == [1, 2, 3, 3]
+
+
+def test_threads_ask_a_prior_one_after_the_other(photo):
+    inside, most = [], []
+
+    class Slow(Brighter):
+        def __call__(self, rgb):
+            inside.append(1)
+            time.sleep(0.002)
+            most.append(len(inside))
+            inside.pop()
+            return super().__call__(rgb)
+
+    prior = InTurn(Slow())
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(prior, [photo] * 8))
+    assert most == [1] * 8
+
+
+def test_regions_laid_out_elsewhere_keep_their_areas(photo):
+    moved, own = LaidOut(RegionsPrior(64), "voronoi"), RegionsPrior(64)
+    areas = [np.bincount(prior(photo).array.ravel()) for prior in (moved, own)]
+    assert not np.array_equal(moved(photo).array, own(photo).array)
+    assert np.abs(areas[0] - areas[1]).sum() <= 0.02 * photo[0, 0].size
+    assert moved.identity != own.identity

@@ -1,7 +1,10 @@
 """Models guided by regions, from recipe to exported files: what they read, prepare, refuse."""
 
+import json
 import shutil
+from functools import cache
 from pathlib import Path
+from tempfile import mkdtemp
 
 import numpy as np
 import pytest
@@ -12,10 +15,15 @@ from relume.card import Card, survey
 from relume.engine import open_engine
 from relume.errors import GuidanceError, ModelError, RecipeError
 from relume.guidance import Guidance, Guide
+from relume.image import Picture, read, write, write_gray16
+from relume.lab import weights
+from relume.lab.engine import restorer_of
 from relume.lab.export import export, measure_reach
 from relume.lab.recipe import Recipe
 from relume.lab.restorer import Restorer
 from relume.lab.runs import attach, backbone_digest, load_backbone, save_adapter
+from relume.priors.own import of_labels
+from relume.priors.regions import RegionsPrior
 from relume.restoration import restore
 from relume.tiling import plan
 
@@ -41,6 +49,10 @@ SYSTEMS = {
     },
     "spt": {
         "encoders": {"rows": {"kind": "region_statistics", "dim": 12}},
+        "adapters": [{"kind": "spt", "reads": "rows", "at": ["encoder.1", "decoder.0"]}],
+    },
+    "slots": {
+        "encoders": {"rows": {"kind": "mask_slots", "dim": 12, "slots": 8}},
         "adapters": [{"kind": "spt", "reads": "rows", "at": ["encoder.1", "decoder.0"]}],
     },
 }
@@ -78,12 +90,26 @@ def blocks(height: int, width: int, seed: int = 0) -> Guidance:
     return Guidance(regions=Guide(regions=labels[None].astype(np.int32)))
 
 
-@pytest.fixture(scope="module", params=sorted(SYSTEMS))
-def exported(request, tmp_path_factory) -> tuple[Path, Restorer]:
-    path = tmp_path_factory.mktemp(request.param) / "guided.onnx"
-    model = restorer(request.param)
-    export(model, path, Card("guided", recipe=recipe(request.param).resolved()))  # checks 5 sizes
+@cache
+def exported_model(system: str) -> tuple[Path, Restorer]:
+    """Exported once in a session: its .onnx, and the network."""
+    path = Path(mkdtemp(prefix=f"{system}-")) / "guided.onnx"
+    model = restorer(system)
+    export(model, path, Card("guided", recipe=recipe(system).resolved()))  # checks 5 sizes
     return path, model
+
+
+def answer(path: Path, rgb: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """What the lab's network itself makes of a whole picture and its regions, in [0, 1]."""
+    network = restorer_of(weights.load(path.with_suffix(".safetensors"))).eval()
+    known = Guidance(regions=Guide(regions=torch.from_numpy(labels[None].astype(np.int32))))
+    with torch.inference_mode():
+        return network(torch.from_numpy(rgb), known).clamp(0, 1).numpy()
+
+
+@pytest.fixture(params=sorted(SYSTEMS))
+def exported(request) -> tuple[Path, Restorer]:
+    return exported_model(request.param)
 
 
 def test_one_card_and_a_file_that_prepares_where_there_are_rows(exported):
@@ -120,6 +146,141 @@ def test_the_whole_way_from_a_photograph(exported, photo):
     blind = restore(photo, str(path), prior="none")
     assert (guided.prior, blind.prior) == ("regions", "none")
     assert not np.array_equal(guided.picture.pixels, blind.picture.pixels)
+
+
+# Somebody's own regions.
+
+STEP = 1e-5 + 0.5 / 65535  # what a graph may differ by, and what 16 bits round
+
+
+def test_ones_own_regions_tell_the_network_what_they_tell_in_the_lab(
+    exported, relume, photo, tmp_path
+):
+    path, _ = exported
+    write(Picture.from_rgb(photo, bits=16), tmp_path / "a.png")
+    labels = blocks(96, 128)["regions"].array[0]
+    labels[:20] = 0  # nobody drew there
+    write_gray16(labels, tmp_path / "mine.png")
+    words = ("restore", "a.png", "-o", "out", "--model", path, "--engine", "onnx")
+    code, out, err = relume(*words, "--regions", "mine.png", "--json")
+    assert (code, err) == (0, "")
+    (row,) = json.loads(out)["rows"]
+    assert row["prior"] == "own"
+    assert row["announced"] == [
+        "your own masks stand in the place of regions, which guided was trained with"
+    ]
+    rgb, told = read(tmp_path / "a.png").rgb(), read(tmp_path / "out/a.png")
+    assert np.abs(told.rgb() - answer(path, rgb, labels)).max() <= STEP
+    assert np.abs(told.rgb() - answer(path, rgb, labels * 0)).max() > 1e-3
+
+    guide, _ = of_labels(labels, 96, 128)
+    for regions in (labels, guide, tmp_path / "mine.png"):
+        result = restore(tmp_path / "a.png", open_engine(path, "onnx"), regions=regions)
+        assert np.array_equal(result.picture.pixels, told.pixels)
+        assert (result.prior, list(result.announced)) == ("own", row["announced"])
+
+
+def test_own_regions_that_are_the_priors_change_no_byte(exported, relume, photo, tmp_path):
+    pytest.importorskip("skimage")
+    path, _ = exported
+    write(Picture.from_rgb(photo), tmp_path / "a.png")
+    write_gray16(RegionsPrior()(read(tmp_path / "a.png").rgb()).array[0], tmp_path / "same.png")
+    words = ("restore", "a.png", "--model", path)
+    assert relume(*words, "-o", "found", "--prior", "regions")[::2] == (0, "")
+    code, _, err = relume(*words, "-o", "told", "--regions", "same.png")
+    assert code == 0
+    assert err.count("\n") == 1
+    assert "own masks stand in the place of regions" in err
+    relume(*words, "-o", "none", "--prior", "none")
+    found, told, none = ((tmp_path / f / "a.png").read_bytes() for f in ("found", "told", "none"))
+    assert found == told != none
+
+
+def test_other_masks_make_another_job(relume, photo, tmp_path):
+    path, _ = exported_model("sam-deblur")
+    write(Picture.from_rgb(photo), tmp_path / "a.png")
+    write_gray16(np.array([[1, 2]]), tmp_path / "mine.png")
+    words = ("restore", "a.png", "-o", "out", "--model", path, "--regions", "mine.png", "--json")
+    done = [json.loads(relume(*words)[1]) for _ in range(2)]
+    assert [d["restored"] for d in done] == [1, 0]
+    assert done[1]["rows"][0]["message"] == "already done"
+    first = (tmp_path / "out/a.png").read_bytes()
+    (tmp_path / "mine.png").unlink()
+    write_gray16(np.array([[1], [2]]), tmp_path / "mine.png")
+    code, _, err = relume(*words)
+    assert code == 1
+    assert "other settings" in err
+    assert relume(*words, "--overwrite")[0] == 0
+    assert (tmp_path / "out/a.png").read_bytes() != first
+
+
+def test_a_picture_without_masks_is_refused_and_the_batch_goes_on(relume, photo, tmp_path):
+    path, _ = exported_model("sam-deblur")
+    (tmp_path / "masks/b").mkdir(parents=True)
+    for name in ("a", "b", "c"):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        write(Picture.from_rgb(photo), tmp_path / "in" / f"{name}.png")
+    for row in range(2):  # a folder of masks
+        mask = np.zeros((2, 1), np.int32)
+        mask[row] = 65535
+        write_gray16(mask, tmp_path / "masks/b" / f"{row}.png")
+    runs = [{"size": [96, 128], "counts": [0, 96 * 64, 96 * 64]}]
+    (tmp_path / "masks/c.json").write_text(json.dumps(runs))
+    words = ("restore", "in", "-o", "out", "--model", path, "--regions", "masks", "--json")
+    code, out, err = relume(*words)
+    document = json.loads(out)
+    assert code == 1
+    assert (document["restored"], document["refused"]) == (2, 1)
+    assert err.startswith("relume: in/a.png: masks holds no masks called a.regions.png")
+    assert err.count("\n") == 1
+    one, other = (read(tmp_path / "out" / name).pixels for name in ("b.png", "c.png"))
+    assert not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "hint"),
+    [
+        (("--model", "identity", "--regions", "m.png"), 2, "does not read the prior 'regions'"),
+        (("--model", "identity", "--regions", "m.png"), 2, "leave --regions out"),
+        (("--model", "identity", "--sam", "folder"), 2, "does not read the prior 'sam'"),
+        (("--model", "identity", "--prior", "sam"), 2, "does not read the prior 'sam'"),
+        (("--prior", "sam"), 2, "--prior sam and --sam FOLDER or HUB_ID go together"),
+        (("--prior", "regions", "--sam", "folder"), 2, "--prior sam or auto"),
+        (("--prior", "sam", "--sam", "folder"), 5, "folder: there is no such folder"),
+        (("--sam", "folder", "--regions", "m.png"), 2, "give one of them"),
+        (("--prior", "none", "--regions", "m.png"), 2, "use --prior auto"),
+        (("--regions", "no.png"), 2, "no.png: there are no masks"),
+        (("--regions", "colour.png"), 1, "masks are gray"),
+    ],
+)
+def test_region_flags_that_do_not_fit_are_one_line(relume, photo, tmp_path, words, code, hint):
+    path, _ = exported_model("sam-deblur")
+    write(Picture.from_rgb(photo), tmp_path / "a.png")
+    write(Picture.from_rgb(photo), tmp_path / "colour.png")
+    write_gray16(np.array([[1, 2]]), tmp_path / "m.png")
+    model = () if "--model" in words else ("--model", path)
+    got, _, err = relume("restore", "a.png", "-o", "out", *model, *words)
+    assert got == code
+    assert err.startswith("relume: ") and err.count("\n") == 1, err
+    assert hint in err
+    assert not list((tmp_path / "out").glob("*.png"))
+
+
+def test_evaluate_takes_the_priors_of_restore(relume, photo, tmp_path):
+    pytest.importorskip("skimage")
+    path, _ = exported_model("sam-deblur")
+    (tmp_path / "gt").mkdir()
+    write(Picture.from_rgb(photo), tmp_path / "gt/a.png")
+    words = ("evaluate", path, "--gt", "gt", "--degrade", "noise:sigma=25", "--engine", "onnx")
+    found = {}
+    for prior in ("auto", "regions", "none"):
+        code, out, err = relume(*words, "--prior", prior, "--json")
+        assert (code, err) == (0, "")
+        found[prior] = json.loads(out)
+    assert [found[p]["model"]["prior"] for p in found] == ["regions", "regions", "none"]
+    psnr = {prior: report["metrics"]["psnr"]["mean"] for prior, report in found.items()}
+    assert psnr["auto"] == psnr["regions"] != psnr["none"]
+    assert relume(*words, "--prior", "thumbnail")[0] == 2
 
 
 def test_a_network_claims_the_reach_it_has(exported):

@@ -28,9 +28,10 @@ demo/ segmentation
 cli web cluster
 """
 LAB = """
-regions blocks memory segmentations sam
-degrade/ losses/ metrics adapters/ backbones/ encoders/
+regions blocks memory segmentations sam pairs
+degrade/ losses/ metrics adapters/ backbones/ encoders/ photographs
 controls
+sources
 data
 restorer objectives/ loader
 weights

@@ -259,13 +259,21 @@ def test_regions_of_a_reduced_picture_fit_the_whole(photo):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (3, 2)])
-@pytest.mark.parametrize("name", sorted(PRIORS))
+@pytest.mark.parametrize("name", sorted(set(PRIORS) - {"sam"}))
 def test_a_prior_speaks_of_pictures_of_any_size(name, size):
     guide = PRIORS[name]()(np.full((1, 3, *size), 0.5, np.float32))
     assert guide.kind == PRIORS[name].spec
     assert guide.batch == 1
     if guide.kind == "regions":
         assert guide.array.shape == (1, *size)
+
+
+def test_sam_without_weights_is_refused_once_it_is_to_look(photo):
+    prior = PRIORS["sam"]()
+    assert prior.spec == "regions"
+    with pytest.raises(MissingError, match="--sam FOLDER or HUB_ID") as error:
+        prior(photo)
+    assert "\n" not in str(error.value)
 
 
 def test_without_scikit_image_the_command_that_mends_it_is_named(photo, monkeypatch):

@@ -5,13 +5,30 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from relume.errors import UsageError
+from relume.errors import MissingError, UsageError
 from relume.image import Picture, write
 from relume.lab.evaluate import degraded_pairs
 from relume.lab.recipe import load
-from relume.lab.reproduce import SYSTEMS, Arm, Bench, Column, Job, System, contrast, run, table
+from relume.lab.reproduce import (
+    FULL,
+    SYSTEMS,
+    Arm,
+    Bench,
+    Column,
+    Job,
+    System,
+    contrast,
+    looking_with,
+    run,
+    table,
+)
 from relume.lab.reproduce.table import jobs, reports
+from relume.lab.reproduce.testsets import GOPRO, REALBLUR_J, scene_of
+from relume.lab.runs import data_digest, run_recipe
+from relume.lab.weights import load as load_weights
 
 BASE = """
 name = "tiny"
@@ -122,7 +139,7 @@ def test_a_table_grows_over_several_calls_and_trains_nothing_twice(root, system,
     assert sum("training" in line for line in told) == 1
     text = run(bench, budget=0)
     assert sum("training" in line for line in told) == 2
-    assert "ours against none on val" in text and "1 seeds" in text
+    assert "ours against none on val" in text and "no verdict before 3 seeds" in text
     assert text.count("not trained yet") == 1 and "| without | 1.00 |" in text
     run(bench, budget=0, rows=["none"])  # done: goes on to what is missing of the row
     (one,) = reports(bench, system.arm("ours"), 1)["val"]
@@ -156,3 +173,229 @@ def test_a_contrast_counts_photographs_and_seeds(root):
 
 def test_toy_recipes_look_at_whole_photographs():
     assert load("sam-deblur-toy").data.fixed >= 1
+
+
+def test_a_row_that_takes_no_step_measures_the_network_as_it_is(root, tmp_path):
+    tiny = load(str(root / "tiny.toml"))
+    published = tmp_path / "published.safetensors"
+    save_file(tiny.build_model().backbone.state_dict(), published)
+    frozen = ("schedule.steps=0", "backbone.frozen=true", f'backbone.weights="{published}"')
+    arms = (Arm("frozen", "frozen", frozen, control=True), Arm("none", "trained"))
+    column = Column("val", "val", lambda r: degraded_pairs(r / "photographs", "noise", seed=1))
+    paper = System("f", "F", str(root / "tiny.toml"), arms, (column,), ("none", "frozen", "val"))
+    bench = Bench(paper, root, tmp_path)
+    for times in (1, 4):
+        assert bench.recipe(Job(arms[0], 0, times)).build_schedule().steps == 0
+        assert bench.recipe(Job(arms[1], 0, times)).build_schedule().steps == 2 * times
+    bench.do(Job(arms[0]))
+    weights = load_weights(bench.run_of(Job(arms[0])) / "model.safetensors").tensors
+    wanted = tiny.build_model().state_dict()
+    assert all(torch.equal(weights[k], wanted[k].half().float()) for k in wanted)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["sam-debluur", "--toy"], "Did you mean 'sam-deblur'"),
+        (["spt", "--toy", "--rows", "sptt"], "Did you mean 'spt'"),
+        (["sam-deblur", "--toy", "--data", "nowhere", "--budget", "0"], "No photographs in"),
+        (["sam-deblur", "--data", "nowhere"], "No pictures in nowhere/GoPro/train/*/blur"),
+        (["spt", "--toy", "--sam", "x"], "leave --sam out"),
+    ],
+)
+def test_wrong_words_on_the_command_line_are_one_line(relume, tmp_path, words, says):
+    code, _, said = relume("reproduce", *words, "--out", tmp_path / "cells", "--quiet")
+    assert code == 2
+    assert says in said and said.count("\n") == 1
+
+
+def test_a_start_that_is_not_there_says_what_to_do(root, tmp_path):
+    changed = load(str(root / "tiny.toml"), ['start="runs/gone/model.safetensors"'])
+    with pytest.raises(UsageError, match="Train what makes it first"):
+        run_recipe(changed, tmp_path / "run", root=root)
+
+
+# The published protocols, on a tree of the same layout with a few small pictures
+
+TINY = (
+    "backbone.width=4",
+    "backbone.enc_blocks=[1]",
+    "backbone.dec_blocks=[1]",
+    "schedule.steps=2",
+    "schedule.batch=2",
+    "schedule.crop=32",
+    "schedule.last_batch=2",
+)
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory) -> Path:
+    """GoPro as distributed, RealBlur-J with its authors' list, REDS as SAM-Deblur's authors have
+    it; no ReLoBlur."""
+    root = tmp_path_factory.mktemp("sets")
+    rng = np.random.default_rng(0)
+
+    def pair(lq: str, gt: str) -> None:
+        rgb = np.kron(rng.random((1, 3, 8, 8), np.float32), np.ones((12, 12), np.float32))
+        soft = (rgb + np.roll(rgb, 3, 3)) / 2
+        for name, picture in ((lq, soft), (gt, rgb)):
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            write(Picture.from_rgb(picture), root / name)
+
+    for scene in ("GOPR0372", "GOPR0374"):
+        for frame in ("000047", "000048"):
+            pair(f"GoPro/train/{scene}/blur/{frame}.png", f"GoPro/train/{scene}/sharp/{frame}.png")
+        pair(f"GoPro/test/{scene}/blur/000001.png", f"GoPro/test/{scene}/sharp/000001.png")
+        pair(f"REDS/val/input/{scene}-0001.png", f"REDS/val/target/{scene}-0001.png")
+    lines = []
+    for scene in ("scene005", "scene007", "scene009"):
+        lq, gt = (f"RealBlur-J_ECC/{scene}/{kind}/{kind}_1.png" for kind in ("blur", "gt"))
+        pair(f"RealBlur/{lq}", f"RealBlur/{gt}")
+        lines.append(f"{gt} {lq}\n")
+    (root / "RealBlur/RealBlur_J_test_list.txt").write_text("".join(lines[:2]))
+    return root
+
+
+class Beside:
+    """In the place of the loader's process: batches are the same, and made here."""
+
+    def __init__(self, build, arguments, following) -> None:
+        self.source = build(*arguments)
+
+    def __call__(self, *ask):
+        return self.source(*ask)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_) -> None:
+        pass
+
+
+def weights_of_sam(folder: Path) -> tuple[str, ...]:
+    """Overrides that look with a tiny SAM of random weights, which keeps every mask it draws."""
+    pytest.importorskip("transformers")
+    from test_sam import tiny
+
+    tiny("sam", seed=3).save_pretrained(folder)
+    kept = {"grid": 2, "predicted_iou": -9.0, "stability": 0.0, "overlap": 2.0}
+    return (
+        *looking_with(str(folder)),
+        *(f"priors.regions.{key}={value}" for key, value in kept.items()),
+    )
+
+
+def test_the_published_table_of_sam_deblur_on_small_pictures(sets, tmp_path, monkeypatch):
+    monkeypatch.setattr("relume.lab.runs.Loader", Beside)
+    told: list[str] = []
+    (paper,) = FULL["sam-deblur"]
+    prior = weights_of_sam(tmp_path / "sam")
+    bench = Bench(paper, sets, tmp_path, changes=TINY, prior=prior, tell=told.append)
+    rows = ("none", "ours", "blurred")
+    bench.check([paper.arm(row) for row in rows])
+    for row in rows:
+        bench.do(Job(paper.arm(row)))
+        assert bench.done(Job(paper.arm(row)))
+    assert [line.split(",")[0] for line in told if "training" in line] == [
+        "training none",
+        "training ours",
+    ]
+    found = {row: reports(bench, paper.arm(row), 1) for row in rows}
+    for row in rows:
+        counts = {name: len(cells[0].rows) for name, cells in found[row].items() if cells}
+        assert counts == {"gopro": 2, "realblurj": 2, "reds": 2}
+    # The same weights, told of other regions.
+    ours, blurred = (found[row]["gopro"][0] for row in ("ours", "blurred"))
+    assert ours.model["sha256"] == blurred.model["sha256"]
+    assert ours.rows != blurred.rows
+    text = table(bench, rows)
+    (line,) = [line for line in text.splitlines() if line.startswith("| w/o SAM |")]
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    assert cells[3].endswith("; paper 25.97/.844/3.80%") and " of 2 " in cells[3]
+    assert cells[4].startswith(f"no ReLoBlur below {sets}: expected ReLoBlur/test/*/*/*_blur.png")
+    assert "ours against none on reds" in text and "no verdict before 3 seeds" in text
+    assert 'What the rows look at: priors.regions.kind="sam"' in text
+    assert not any(line.startswith("The paper's own table") for line in text.splitlines())
+    again = Bench(paper, sets, tmp_path, changes=TINY, prior=prior)
+    assert all(again.done(Job(paper.arm(row))) for row in rows)
+
+
+def test_what_stands_in_the_way_is_said_before_the_first_step(sets, tmp_path):
+    (paper,) = FULL["sam-deblur"]
+    with pytest.raises(UsageError, match=r"No pictures in .*GoPro/train/\*/blur") as caught:
+        run(Bench(paper, tmp_path, tmp_path), budget=0)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(MissingError, match="--sam FOLDER or HUB_ID"):
+        run(Bench(paper, sets, tmp_path), budget=0)
+    with pytest.raises(MissingError, match="no such folder"):
+        run(Bench(paper, sets, tmp_path, prior=looking_with(str(tmp_path / "gone"))), budget=0)
+
+
+def test_the_rows_of_sam_deblur_have_the_published_number_of_weights(tmp_path):
+    (paper,) = FULL["sam-deblur"]
+    bench = Bench(paper, tmp_path, tmp_path)
+    plain = 17_111_907
+    for arm, more in (("none", 0), ("cat", 288), ("map", 638), ("ours", 638)):
+        model = bench.recipe(Job(paper.arm(arm))).build_model()
+        assert sum(p.numel() for p in model.parameters()) == plain + more
+    schedule = bench.recipe(Job(paper.arm("ours"))).build_schedule()
+    assert (schedule.lr_at(0), schedule.lr_at(200_000)) == (1e-3, 1e-7)
+    assert schedule.samples_at(199_999) == (199_999 * 32, 32, 256)
+
+
+@pytest.mark.parametrize("name", sorted(FULL))
+def test_every_row_at_full_scale_is_a_run_of_its_own(name, tmp_path):
+    for paper in FULL[name]:
+        bench = Bench(paper, tmp_path, tmp_path)
+        runs = {(bench.digest(Job(arm)), arm.at_test) for arm in paper.arms}
+        assert len(runs) == len(paper.arms)
+        arm, control, column = paper.contrast
+        assert paper.arm(arm) and paper.arm(control)
+        assert column in [c.name for c in paper.columns]
+        assert all(bench.absent(c).startswith(f"no {c.title} below") for c in paper.columns)
+        said = [bench.recipe(Job(one)) for one in paper.arms]
+        assert all(recipe.data.lq for recipe in said)
+
+
+def test_a_digest_of_pairs_covers_both_halves_and_the_scene(sets):
+    recipe = load("sam-deblur")
+    before = data_digest(recipe, sets)
+    for half in ("blur", "sharp"):
+        path = sets / f"GoPro/train/GOPR0374/{half}/000048.png"
+        kept = path.read_bytes()
+        write(Picture.from_rgb(np.full((1, 3, 96, 96), 0.5, np.float32)), sets / "other.png")
+        path.write_bytes((sets / "other.png").read_bytes())
+        assert data_digest(recipe, sets) != before
+        path.write_bytes(kept)
+    assert data_digest(recipe, sets) == before
+    scene = sets / "GoPro/train/GOPR0374"
+    moved = scene.rename(scene.with_name("GOPR0375"))
+    assert data_digest(recipe, sets) != before
+    moved.rename(scene)
+
+
+def test_frames_of_one_scene_are_one_sample(sets):
+    assert {pair.photograph for pair in GOPRO.pairs(sets).items} == {"GOPR0372", "GOPR0374"}
+    real = REALBLUR_J.pairs(sets)
+    assert [pair.photograph for pair in real.items] == [
+        "RealBlur-J_ECC/scene005/blur",
+        "RealBlur-J_ECC/scene007/blur",
+    ]
+    assert [scene_of(n) for n in ("GOPR0384_11_00-000001", "0001", "a")] == [
+        "GOPR0384_11_00",
+        "0001",
+        "a",
+    ]
+
+
+def test_a_set_that_is_not_whole_says_so_in_its_cells(sets):
+    path = sets / "RealBlur/RealBlur_J_test_list.txt"
+    kept = path.read_text()
+    path.write_text(kept + "RealBlur-J_ECC/x/gt/gt_1.png RealBlur-J_ECC/x/blur/blur_1.png\n")
+    assert "of which 2 files are not there" in REALBLUR_J.absent(sets)
+    path.write_text(kept)
+    assert REALBLUR_J.absent(sets) == ""
+    extra = sets / "GoPro/test/GOPR0372/blur/000002.png"
+    extra.write_bytes((extra.parent / "000001.png").read_bytes())
+    assert "no partner: GoPro/test/*/blur (GOPR0372/000002)" in GOPRO.absent(sets)
+    extra.unlink()

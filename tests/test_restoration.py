@@ -5,11 +5,24 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from relume import restoration
 from relume.card import Card, Reads
-from relume.errors import CheckError, ShapeError, UsageError
-from relume.guidance import Guidance
-from relume.image import Picture, enlarge
-from relume.restoration import as_map, as_picture, priors_of, restore, view_of
+from relume.errors import CheckError, MissingError, PictureError, ShapeError, UsageError
+from relume.guidance import Guidance, Guide
+from relume.image import Picture, enlarge, write
+from relume.priors.own import OwnMasks, Told
+from relume.priors.sam import SamPrior
+from relume.restoration import (
+    as_map,
+    as_picture,
+    as_regions,
+    priors_of,
+    region_places,
+    restore,
+    settings_of,
+    stand_ins,
+    view_of,
+)
 
 
 @dataclass
@@ -35,6 +48,9 @@ class Spy:
 
 
 THUMBNAIL = Reads("thumbnail", "maps", 3, (3, 96, 96), whole=True)
+REGIONS = Reads("regions", "regions", 1, (0, 0))
+SAM = Reads("sam", "regions", 1, (0, 0))
+SIGMA = Reads("noise.sigma", "vector", 1, (1,))
 
 
 def noise(dtype, channels=3, size=(33, 47)) -> Picture:
@@ -133,6 +149,161 @@ def test_a_prior_that_the_model_does_not_read_is_a_wrong_flag():
 def test_a_prior_nobody_can_make_is_named():
     with pytest.raises(UsageError, match="Upgrade"):
         priors_of(Card("spy", reads=(Reads("aura", "vector", 4, (4,)),)), "auto")
+
+
+# Regions: whose, and in which place.
+
+
+def test_sam_looks_where_the_model_reads_regions():
+    both = priors_of(Card("spy", reads=(THUMBNAIL, REGIONS)), "auto", sam="folder")
+    assert list(both) == ["thumbnail", "regions"]
+    assert isinstance(both["regions"], SamPrior)
+    alone = priors_of(Card("spy", reads=(THUMBNAIL, REGIONS)), "sam", sam="folder")
+    assert list(alone) == ["regions"]
+    own = priors_of(Card("spy", reads=(REGIONS, SAM)), "auto", sam="folder")
+    assert [isinstance(prior, SamPrior) for prior in own.values()] == [False, True]
+    layers = Card("spy", reads=(Reads("sam", "layers", 8, (8, 0, 0)),))
+    assert priors_of(layers, "sam", sam="folder")["sam"].spec == "layers"
+
+
+def test_a_model_that_reads_sam_misses_its_weights_when_it_is_asked(photo):
+    card = Card("spy", reads=(SAM,))
+    asked = priors_of(card, "auto")
+    for ask in (lambda: restore(photo, Spy(card)), lambda: settings_of(asked)):
+        with pytest.raises(MissingError, match="--sam FOLDER or HUB_ID") as error:
+            ask()
+        assert error.value.exit_code == 5
+    assert restore(photo, Spy(card), prior="none").prior == "none"
+    told = restore(photo, Spy(card), regions=np.ones((96, 128), np.uint8))
+    assert told.prior == "own"  # SAM is not asked
+
+
+def test_own_regions_take_the_place_of_the_region_prior_alone(photo):
+    engine = Spy(Card("spy", reads=(THUMBNAIL, REGIONS)))
+    labels = np.zeros((96, 128), np.int64)
+    labels[:, 50:] = 7  # counted without gaps
+    result = restore(photo, engine, regions=labels, tile=4096)
+    assert result.prior == "thumbnail+own"
+    assert len(result.announced) == 1
+    guidance = engine.tiles[0][1]
+    assert np.array_equal(guidance["regions"].array[0], labels // 7)
+    assert guidance["thumbnail"].kind == "maps"
+
+
+def test_labels_of_another_size_are_resized_and_that_is_said(photo):
+    engine = Spy(Card("spy", reads=(REGIONS,)))
+    result = restore(photo, engine, regions=np.array([[1, 2]]), tile=4096)
+    assert [line.split(" ")[0] for line in result.announced] == ["the", "your"]
+    assert "was resized to the picture's 128 x 96" in result.announced[0]
+    labels = engine.tiles[0][1]["regions"].array[0]
+    assert (labels[:, :64] == 1).all()
+    assert (labels[:, 64:] == 2).all()
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        np.ones((4, 4)),
+        np.full((4, 4), -1),
+        np.ones((1, 4, 4), int),
+        np.zeros((0, 4), int),
+        Guide(regions=np.ones((1, 4, 5), np.int32)),
+        Guide(maps=np.ones((1, 1, 4, 4), np.float32)),
+    ],
+    ids=lambda bad: type(bad).__name__,
+)
+def test_what_is_no_label_map_is_refused_in_words(bad):
+    with pytest.raises(ShapeError, match="got"):
+        as_regions(bad, (4, 4))
+
+
+def test_masks_are_found_by_the_pictures_name(tmp_path, photo):
+    (tmp_path / "masks").mkdir()
+    write(Picture(pixels=np.array([[[1], [2]]], np.uint8)), tmp_path / "masks/a.png")
+    write(Picture(pixels=np.array([[[1], [2], [3]]], np.uint8)), tmp_path / "masks/b.png")
+    guide, _ = as_regions(tmp_path / "masks", (1, 3), tmp_path / "b.jpg")
+    assert guide.array.tolist() == [[[1, 2, 3]]]
+    with pytest.raises(UsageError, match="no masks"):
+        as_regions(tmp_path / "nowhere", (1, 3))
+    (tmp_path / "words.png").write_text("no picture")
+    with pytest.raises(PictureError):
+        as_regions(tmp_path / "words.png", (1, 3))
+
+
+def test_priors_of_ones_own_are_asked_by_name(photo):
+    class Halves:
+        spec, max_side, identity = "regions", 1, {"prior": "halves"}
+
+        def __call__(self, rgb):
+            labels = np.ones((1, *rgb.shape[2:]), np.int32)
+            labels[..., rgb.shape[3] // 2 :] = 2
+            return Guide(regions=labels)
+
+    engine = Spy(Card("spy", reads=(THUMBNAIL, REGIONS)))
+    result = restore(photo, engine, prior={"regions": Halves()})
+    assert result.prior == "halves"
+    assert "halves stands in the place of regions" in result.announced[0]
+    assert set(engine.tiles[0][1]) == {"regions"}
+    with pytest.raises(UsageError, match="does not read the prior 'halves'"):
+        restore(photo, engine, prior={"halves": Halves()})
+
+
+def test_who_only_says_what_was_given_needs_no_model_before_it(photo, monkeypatch):
+    card = Card("spy", reads=(REGIONS,), first="invert")
+    seen = []
+
+    class Looks:
+        spec, max_side, identity = "regions", 8, {"prior": "regions"}
+
+        def __call__(self, rgb):
+            seen.append(rgb)
+            return Guide(regions=np.ones((1, *rgb.shape[2:]), np.int32))
+
+    restore(photo, Spy(card), prior={"regions": Looks()})
+    rgb = as_picture(photo).rgb()
+    assert np.abs(seen[0] - (1 - rgb)).max() < 1e-6  # it looks at what the first model made
+    monkeypatch.setattr(restoration, "open_engine", None)
+    assert restore(photo, Spy(card), regions=np.ones((96, 128), int)).prior == "own"
+
+
+def test_settings_name_all_that_decides(tmp_path):
+    card = Card("spy", reads=(THUMBNAIL, REGIONS))
+    asked = priors_of(card, "auto")
+    (tmp_path / "masks/a").mkdir(parents=True)
+    (tmp_path / "masks/a/1.png").write_bytes(b"one")
+    own = OwnMasks(tmp_path / "masks")
+
+    def told():
+        return settings_of(asked, own, region_places(card, asked))
+
+    first = told()
+    assert first["prior"] == "thumbnail+own"
+    assert first["priors"]["thumbnail"] == asked["thumbnail"].identity
+    assert settings_of(asked)["priors"]["regions"] == asked["regions"].identity
+    assert told() == first
+    (tmp_path / "masks/a").rename(tmp_path / "masks/b")  # the same bytes, of another picture
+    moved = told()
+    (tmp_path / "masks/b/1.png").write_bytes(b"two")
+    assert len({str(said) for said in (first, moved, told())}) == 3
+
+
+def test_nothing_is_announced_where_nothing_stands_in():
+    card = Card("spy", reads=(THUMBNAIL, REGIONS))
+    assert stand_ins(card, priors_of(card, "auto")) == []
+
+
+def test_a_model_that_must_be_told_the_noise_level_says_so(photo):
+    card = Card("ffdnet", reads=(SIGMA,))
+    with pytest.raises(UsageError, match="must be told the noise level") as error:
+        restore(photo, Spy(card))
+    words = str(error.value)
+    assert "evaluate" in words
+    assert "Upgrade" not in words
+    assert "\n" not in words
+    level = Guide(vector=np.full((1, 1), 0.1, np.float32))
+    engine = Spy(card)
+    restore(photo, engine, prior={"noise.sigma": Told(level)})
+    assert engine.tiles[0][1]["noise.sigma"] is level
 
 
 def test_for_a_larger_output_the_enlargement_stands_for_the_input(photo):

@@ -6,8 +6,14 @@ import sys
 import numpy as np
 import pytest
 import torch
+from test_guided import STEP, answer, exported_model, recipe, restorer
 
+from relume.engine import open_engine
 from relume.errors import MissingError, ModelError, ShapeError, UsageError
+from relume.image import Picture, read, write
+from relume.lab import weights as stored_weights
+from relume.lab.export import card_of, described
+from relume.lab.recipe import load
 from relume.lab.sam import (
     _points,
     _shown,
@@ -20,6 +26,7 @@ from relume.lab.sam import (
 from relume.priors.cache import Cache
 from relume.priors.regions import partition
 from relume.priors.sam import Everything, SamPrior, find_weights
+from relume.restoration import restore
 
 transformers = pytest.importorskip("transformers")
 
@@ -467,8 +474,6 @@ def test_settings_that_cannot_be_are_an_error(sam):
 
 
 def test_segment_looks_through_sam(weights, tmp_path, relume, photo, monkeypatch):
-    from relume.image import Picture, read, write
-
     monkeypatch.setenv("RELUME_CACHE", str(tmp_path / "cache"))
     write(Picture.from_rgb(photo), tmp_path / "a.png")
     code, _, err = relume("segment", "a.png", "-o", "out", "--prior", "sam", "--sam", weights)
@@ -483,3 +488,146 @@ def test_segment_looks_through_sam(weights, tmp_path, relume, photo, monkeypatch
     assert code == 5
     assert err.count("\n") == 1
     assert not (tmp_path / "c").exists()
+
+
+# SAM at use: in the place of a guided model's regions
+
+
+@pytest.fixture(scope="module")
+def confident(tmp_path_factory):
+    """confident(seed) -> a folder of a tiny SAM whose masks are sure and stable enough to be kept
+    at the settings that are published."""
+
+    def make(seed=3):
+        model = tiny("sam", seed=seed)
+        decoder = model.mask_decoder
+        decoder.iou_prediction_head.proj_out.bias.data += 9
+        for head in decoder.output_hypernetworks_mlps:
+            head.proj_out.weight.data *= 1000
+            head.proj_out.bias.data *= 1000
+        folder = tmp_path_factory.mktemp("confident")
+        model.save_pretrained(folder)
+        return folder
+
+    return make
+
+
+def test_restore_looks_through_sam(confident, tmp_path, relume, photo):
+    folder, other = confident(3), confident(5)
+    path, _ = exported_model("sam-deblur")
+    write(Picture.from_rgb(photo, bits=16), tmp_path / "a.png")
+    rgb = read(tmp_path / "a.png").rgb()
+    labels = SamPrior(folder)(rgb).array[0]
+    assert len(np.unique(labels)) > 1
+    words = ("restore", "a.png", "-o", "out", "--model", path, "--engine", "onnx")
+    told = (*words, "--prior", "sam", "--sam", folder)
+    code, out, err = relume(*told)
+    assert (code, out) == (0, "out/a.png\n")
+    line = "SAM's regions stand in the place of regions, which guided was trained with"
+    assert err == f"relume: out/a.png: {line}\n"
+    made = read(tmp_path / "out/a.png")
+    assert np.abs(made.rgb() - answer(path, rgb, labels)).max() <= STEP
+    assert np.abs(made.rgb() - answer(path, rgb, labels * 0 + 1)).max() > 1e-3
+
+    # Other weights are another job; where they lie is no matter.
+    again = json.loads(relume(*told, "--json")[1])["rows"][0]
+    assert (again["message"], again["prior"]) == ("already done", "sam")
+    moved = copy(folder, tmp_path / "moved")
+    assert json.loads(relume(*words, "--sam", moved, "--json")[1])["skipped"] == 1
+    code, _, err = relume(*words, "--sam", other)
+    assert code == 1
+    assert "other settings" in err
+
+    library = restore(tmp_path / "a.png", open_engine(path, "onnx"), prior="sam", sam=folder)
+    assert np.array_equal(library.picture.pixels, made.pixels)
+    assert (library.prior, library.announced) == ("sam", (line,))
+
+    (tmp_path / "gt").mkdir()
+    write(read(tmp_path / "a.png"), tmp_path / "gt/a.png")
+    code, out, err = relume(
+        *("evaluate", path, "--gt", "gt", "--lq", "gt", "--engine", "onnx", "--json"),
+        *("--prior", "sam", "--sam", folder),
+    )
+    assert code == 0
+    assert err == f"relume: {line}\n"
+    said = json.loads(out)["model"]
+    assert said["prior"] == "sam"
+    assert said["priors"]["regions"] == SamPrior(folder).identity
+
+
+def test_one_sam_serves_all_pictures_of_a_job(confident, tmp_path, relume, photo, monkeypatch):
+    from relume.lab import sam as lab_sam
+
+    path, _ = exported_model("sam-deblur")
+    (tmp_path / "in").mkdir()
+    for name, rgb in (("a", photo), ("b", photo[..., ::-1].copy())):
+        write(Picture.from_rgb(rgb), tmp_path / "in" / f"{name}.png")
+    opened = []
+    monkeypatch.setattr(lab_sam, "open_sam", lambda *a, **k: opened.append(a) or open_sam(*a, **k))
+    monkeypatch.setenv("RELUME_CACHE", str(tmp_path / "cache"))
+    words = ("restore", "in", "-o", "out", "--model", path, "--sam", confident(3), "--json")
+    assert json.loads(relume(*words)[1])["restored"] == 2
+    assert len(opened) == 1
+
+
+def reads_sam(folder, **row):
+    """A recipe whose network reads `sam`, and its finished weights in a file."""
+    made = recipe("concat", adapters=[{"kind": "concat", "reads": "sam"}], priors={"sam": row})
+    model = made.build_model()
+    model.load_state_dict(restorer("concat").state_dict())  # the same but for the map's name
+    halves = stored_weights.to_half(model.state_dict())
+    card = described(model, card_of(made.resolved()), halves)
+    path = folder / "sam.safetensors"
+    stored_weights.save(path, halves, recipe=made.resolved(), card=card)
+    return made, path
+
+
+def test_a_recipe_names_sam_with_its_arguments(weights, tmp_path, picture):
+    row = {"source": str(weights), "grid": 4, "predicted_iou": -9.0, "stability": 0.0}
+    made, _ = reads_sam(tmp_path, **row, overlap=2.0, dropout=0.25)
+    (tmp_path / "r.toml").write_text(made.toml())
+    source = load(tmp_path / "r.toml").build_sources()["sam"]
+    assert isinstance(source.prior, SamPrior)
+    assert (source.prior.settings.grid, source.prior.settings.overlap) == (4, 2.0)
+    assert (source.dropout, source.prior.network) == (0.25, False)
+    rgb = picture(60, 90)
+    wanted = SamPrior(weights, grid=4, predicted_iou=-9.0, stability=0.0, overlap=2.0)(rgb)
+    assert len(np.unique(wanted.array)) > 1
+    assert np.array_equal(source.prior(rgb).array, wanted.array)
+
+
+def test_a_model_that_reads_sam_needs_its_weights_and_is_told_by_them(
+    confident, tmp_path, relume, photo
+):
+    _, path = reads_sam(tmp_path)
+    write(Picture.from_rgb(photo), tmp_path / "a.png")
+    words = ("restore", "a.png", "-o", "out", "--model", path)
+    code, out, err = relume(*words)
+    assert (code, out) == (5, "")
+    assert "--sam FOLDER or HUB_ID" in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+    code, out, err = relume(*words, "--sam", confident(3), "--json")
+    assert (code, err) == (0, "")
+    (row,) = json.loads(out)["rows"]
+    assert (row["prior"], row["announced"]) == ("sam", [])  # it is what the model reads
+
+
+def test_no_network_but_for_a_hub_model_that_is_not_here(tmp_path, relume, photo, monkeypatch):
+    asked = []
+
+    def hub(name, *, local_files_only, **_):
+        asked.append((name, local_files_only))
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", hub)
+    path, _ = exported_model("sam-deblur")
+    write(Picture.from_rgb(photo), tmp_path / "a.png")
+    words = ("restore", "a.png", "-o", "out", "--model", path)
+    assert relume(*words, "--prior", "none")[0] == 0
+    assert asked == []
+    code, _, err = relume(*words, "--sam", "nobody/sam", "--dry-run")
+    assert (code, asked) == (5, [("nobody/sam", True)])  # a dry run fetches nothing
+    code, _, err = relume(*words, "--sam", "nobody/sam")
+    assert (code, asked[1:]) == (5, [("nobody/sam", True), ("nobody/sam", False)])
+    assert err.count("\n") == 1

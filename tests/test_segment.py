@@ -188,8 +188,16 @@ def test_wrong_usage_is_one_line(relume, scan, tmp_path, words, code, hint):
     assert not (tmp_path / "out").exists()
 
 
-def test_looking_names_the_settings_that_decide():
+def test_looking_names_the_settings_that_decide(tmp_path):
     assert looking("grid")[1] != looking("regions")[1]
+    path = tmp_path / "masks.png"
+    found = []
+    for labels in ([[1, 2]], [[2, 1]]):
+        path.unlink(missing_ok=True)
+        write_gray16(np.array(labels), path)
+        found.append(looking(masks=path)[1])
+    assert [said["prior"] for said in found] == ["own", "own"]
+    assert found[0] != found[1]
     with pytest.raises(UsageError, match="voronoi"):
         looking("voronoy")
 

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from relume.card import DEFAULT, names
-from relume.image import Picture, write, write_gray16
+from relume.engine import open_engine
+from relume.image import Picture, read, write, write_gray16
+from relume.restoration import restore
 
 # Absent to whoever looks (find_spec); whoever imports gets an error no `except ImportError` hides.
 WITHOUT_THE_LAB = """
@@ -81,6 +83,20 @@ def test_a_ground_floor_command_never_imports_torch(arguments, png, tmp_path):
         json.loads(done.stdout)
 
 
+def test_own_regions_need_neither_the_lab_nor_scikit_image(png, tmp_path):
+    guided = pytest.importorskip("test_guided")
+    model, _ = guided.exported_model("sam-deblur")
+    labels = np.arange(64).reshape(8, 8)
+    write_gray16(labels, tmp_path / "mine.png")
+    without = WITHOUT_THE_LAB + "sys.modules['skimage'] = None\n"
+    code = without + "from relume.cli import main\nmain()\n"
+    words = ("restore", png, "-o", tmp_path / "out", "--model", model, "--engine", "onnx")
+    done = run(*words, "--regions", tmp_path / "mine.png", code=code)
+    assert done.returncode == 0, done.stderr
+    told = restore(png, open_engine(model, "onnx"), regions=labels)
+    assert np.array_equal(read(tmp_path / "out/photo.png").pixels, told.picture.pixels)
+
+
 @pytest.mark.parametrize("command", ["restore", "demo"])
 def test_the_default_model_needs_no_torch(command, png, tmp_path):
     if DEFAULT not in names():
@@ -99,6 +115,7 @@ def test_the_default_model_needs_no_torch(command, png, tmp_path):
         ["export", "PHOTO", "-o", "OUT"],
         ["evaluate", "identity", "--gt", "PHOTO", "--degrade", "noise:sigma=25"],
         ["segment", "PHOTO", "-o", "OUT", "--prior", "sam", "--sam", "facebook/sam-vit-base"],
+        ["restore", "PHOTO", "-o", "OUT", "--prior", "sam", "--sam", "facebook/sam-vit-base"],
     ],
     ids=lambda words: words[0],
 )

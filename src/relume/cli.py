@@ -32,6 +32,20 @@ EngineName = Annotated[
 ]
 Device = Annotated[Literal["auto", "cpu", "gpu"], typer.Option(help="Where it runs.")]
 Model = Annotated[str, typer.Option(help="Shipped name or model file.")]
+Inputs = Annotated[
+    list[Path], typer.Argument(help="Photographs, or folders of them.", metavar="INPUT...")
+]
+Sam = Annotated[
+    str | None,
+    typer.Option(help="SAM's weights: a folder, or a hub model's id, which is fetched. [lab]"),
+]
+Prior = Annotated[
+    str,
+    typer.Option(help="auto, none, the name of a prior that the model reads, or sam for regions."),
+]
+Recursive = Annotated[
+    bool, typer.Option("-r", "--recursive", help="Look into folders; mirror the tree.")
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -49,13 +63,9 @@ def root(
 
 @app.command()
 def restore(
-    inputs: Annotated[
-        list[Path], typer.Argument(help="Photographs, or folders of them.", metavar="INPUT...")
-    ],
+    inputs: Inputs,
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder, or a file name for one input.")],
-    recursive: Annotated[
-        bool, typer.Option("-r", "--recursive", help="Look into folders; mirror the tree.")
-    ] = False,
+    recursive: Recursive = False,
     model: Model = MODEL,
     strength: Annotated[float, typer.Option(min=0, max=1, help="0 returns the input.")] = 1.0,
     map: Annotated[
@@ -64,9 +74,12 @@ def restore(
     protect: Annotated[
         Path | None, typer.Option(help="Gray mask or folder of masks; white = leave alone.")
     ] = None,
-    prior: Annotated[
-        str, typer.Option(help="auto, none, or the name of a prior that the model reads.")
-    ] = "auto",
+    prior: Prior = "auto",
+    sam: Sam = None,
+    regions: Annotated[
+        Path | None,
+        typer.Option(help="Regions of your own: a label map, a folder of masks, run-length JSON."),
+    ] = None,
     tile: Annotated[str, typer.Option(help="auto, or the side of a tile in pixels.")] = "auto",
     engine: EngineName = "auto",
     device: Device = "auto",
@@ -87,14 +100,28 @@ def restore(
     debug: Debug = False,
 ) -> None:
     """Restore photographs. The same command, run again, continues."""
+    if sam is not None:
+        _lab("restore --sam")
     from . import batch
     from .card import find
     from .engine import open_engine
-    from .restoration import Masks, for_files, priors_of, tile_side
+    from .priors.own import OwnMasks
+    from .restoration import (
+        Masks,
+        for_files,
+        priors_of,
+        region_places,
+        settings_of,
+        tile_side,
+    )
 
+    many = recursive or len(inputs) > 1 or inputs[0].is_dir()
     masks, side = Masks(map, protect), tile_side(tile)
+    own = OwnMasks(regions, one=not many) if regions is not None else None
     found = find(_model(model))
-    asked = priors_of(found.card, prior)
+    asked = priors_of(found.card, prior, sam=sam, network=not dry_run)
+    places = region_places(found.card, asked) if own else []
+    told = settings_of(asked, own, places)
     runner = open_engine(found, engine=engine, device=device)
     job = batch.Job(
         inputs,
@@ -112,12 +139,11 @@ def restore(
             "precision": runner.precision,
             "device": runner.device,
             "strength": strength,
-            "prior": "+".join(asked) or "none",
+            **told,
             "tile": side,
             "masks": masks.digest,
         },
     )
-    many = recursive or len(inputs) > 1 or inputs[0].is_dir()
     with _Bar("restoring", quiet or json or not many) as bar:
 
         def tell(record: dict[str, Any], done: int, total: int) -> None:
@@ -129,7 +155,7 @@ def restore(
 
         outcome = batch.run(
             job,
-            for_files(runner, masks, strength=strength, prior=prior, tile=side),
+            for_files(runner, masks, strength=strength, prior=asked, regions=own, tile=side),
             copy_input=strength == 0 and found.card.scale == 1,
             progress=tell,
         )
@@ -191,21 +217,14 @@ def compare(
 
 @app.command()
 def segment(
-    inputs: Annotated[
-        list[Path], typer.Argument(help="Photographs, or folders of them.", metavar="INPUT...")
-    ],
+    inputs: Inputs,
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder.")],
-    recursive: Annotated[
-        bool, typer.Option("-r", "--recursive", help="Look into folders; mirror the tree.")
-    ] = False,
+    recursive: Recursive = False,
     prior: Annotated[
         Literal["regions", "sam", "grid", "voronoi"],
         typer.Option(help="What finds the regions; grid and voronoi look at nothing (controls)."),
     ] = "regions",
-    sam: Annotated[
-        str | None,
-        typer.Option(help="SAM's weights: a folder, or a hub model's id, which is fetched. [lab]"),
-    ] = None,
+    sam: Sam = None,
     masks: Annotated[
         Path | None,
         typer.Option(help="Masks of your own: a label map, a folder of masks, or run-length JSON."),
@@ -421,6 +440,7 @@ def export(
     backbone: Annotated[
         Path | None, typer.Option(help="Weights that an adapter file was trained beside.")
     ] = None,
+    sam: Sam = None,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -454,8 +474,9 @@ def export(
             f"{path} holds an adapter alone. Give --backbone the weights it was trained beside."
         )
     card = replace(card, reads=tuple(restorer.reads))
-    asked, seen = priors_of(card, "auto"), None
+    seen = None
     if pictures is not None:
+        asked = priors_of(card, "auto", sam=sam)
         files = [file for file, _ in photographs(pictures)][:4]
         seen = [(rgb, look(rgb, card, asked)) for rgb in (read(file).rgb() for file in files)]
     card = write_model(restorer, out, card, pictures=seen)
@@ -486,6 +507,8 @@ def evaluate(
     against: Annotated[
         str, typer.Option(help="Controls in the prior's place: null,constant,shuffled,oracle.")
     ] = "",
+    prior: Prior = "auto",
+    sam: Sam = None,
     tile: Annotated[str, typer.Option(help="auto, or the side of a tile in pixels.")] = "auto",
     engine: EngineName = "auto",
     device: Device = "auto",
@@ -497,11 +520,14 @@ def evaluate(
     _lab("evaluate")
     if (lq is None) == (spec is None):
         raise UsageError("evaluate takes pairs as --lq DIR, or makes them by --degrade SPEC.")
+    from dataclasses import replace
+
     from .card import find
     from .engine import open_engine
     from .lab.evaluate import degraded_pairs, engine_restorer, folder_pairs, told_by_truth
     from .lab.evaluate import evaluate as measure
     from .lab.metrics import Protocol
+    from .restoration import look, priors_of, settings_of, stand_ins
 
     found = find(_model(model))
     runner = open_engine(found, engine=engine, device=device)
@@ -509,17 +535,21 @@ def evaluate(
         pairs = folder_pairs(lq, gt, scale=found.card.scale)
     else:
         pairs = degraded_pairs(gt, str(spec), seed=seed, noise=noise, scale=found.card.scale)
-    for note in pairs.announced:
+    truth = told_by_truth(found.card)
+    blind = replace(found.card, reads=tuple(r for r in found.card.reads if r.prior not in truth))
+    asked = priors_of(blind, prior, sam=sam)
+    said = settings_of(asked)
+    for note in (*pairs.announced, *stand_ins(blind, asked)):
         _warn(note)
-    restorer, prior = engine_restorer(runner, tile=tile)
+    restorer, _ = engine_restorer(runner, tile=tile)
     with _Bar("evaluating", quiet or json) as bar:
         report = measure(
             restorer,
             pairs,
             Protocol(channels=channels, crop=crop, align=align),
-            model={"name": found.card.name, "sha256": found.sha256, "engine": runner.name},
-            prior=prior,
-            told=told_by_truth(found.card),
+            model={"name": found.card.name, "sha256": found.sha256, "engine": runner.name, **said},
+            prior=(lambda rgb: look(rgb, blind, asked, tile)) if asked else None,
+            told=truth,
             against=[word for word in against.split(",") if word],
             progress=bar.show,
         )
@@ -538,6 +568,7 @@ def reproduce(
     data: Annotated[
         Path, typer.Option(help="The folder that the recipes' data folders lie in.")
     ] = Path(),
+    sam: Sam = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of finished cells. [runs/reproduce/SYSTEM]")
     ] = None,
@@ -555,28 +586,27 @@ def reproduce(
     from .lab.memory import keep_memory
 
     keep_memory()
-    from .lab.reproduce import SYSTEMS, Bench, run
+    from .lab.reproduce import FULL, SYSTEMS, Bench, looking_with, run
 
     if system not in SYSTEMS:
         raise UsageError(
             f"no table of {system!r}; there is {', '.join(SYSTEMS)}.{nearest(system, SYSTEMS)}"
         )
-    if not toy:
-        raise UsageError(
-            f"{system} at full scale needs the paper's own data in a layout that this version does "
-            "not read yet. Use --toy."
-        )
+    if toy and sam is not None:
+        raise UsageError("--toy looks with weight-free regions; leave --sam out.")
+    papers = SYSTEMS[system] if toy else FULL[system]
     tables: dict[str, str] = {}
-    for paper in SYSTEMS[system]:
+    for paper in papers:
         bench = Bench(
             paper,
             data,
             (out or Path("runs/reproduce") / system) / paper.name,
             changes=set or [],
+            prior=looking_with(sam) if sam else (),
             tell=(lambda _: None) if quiet or json else _note,
         )
         known = [row for row in rows.split(",") if row]
-        share = budget / len(SYSTEMS[system])
+        share = budget / len(papers)
         tables[paper.name] = run(bench, budget=share, rows=known)
         if not json:
             print(tables[paper.name], end="\n\n")

@@ -51,13 +51,15 @@ class Diagnosis:
 
 
 def examine() -> Diagnosis:
-    """Look at everything; imports neither torch nor openvino, opens no network connection."""
+    """Look at everything; imports neither torch, transformers nor openvino, opens no network
+    connection."""
     findings = [
         *(_package(name, needed=True) for name in ("numpy", "pyvips", "onnxruntime")),
         _pictures(),
         *_models(),
         _package("openvino", extra="openvino", gives="the faster engine"),
         _package("torch", extra="lab", gives="training, evaluation, GPUs"),
+        _package("transformers", extra="lab", gives="SAM"),
         _package("skimage", extra="regions", gives="region priors", distribution="scikit-image"),
     ]
     return Diagnosis(tuple(findings), machine())

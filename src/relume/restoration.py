@@ -6,22 +6,23 @@ before the first tile, so that they cannot depend on tiles.
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from .card import DEFAULT, Card, shipped
 from .engine import Engine, open_engine
 from .errors import PictureError, ShapeError, UsageError, nearest
-from .guidance import Guidance, area_resize
+from .guidance import Guidance, Guide, area_resize
 from .image import Picture, enlarge, is_image, read, resize_map
 from .priors import PRIORS, Prior
+from .priors.own import OwnMasks, Told, files_digest, of_labels
+from .priors.sam import TOGETHER, SamPrior
 from .tiling import plan
 
 
@@ -34,7 +35,7 @@ class Restored:
         unchanged: Nothing was asked for (strength 0, or a map that is 0 everywhere): a caller with
             a file copies its bytes instead of encoding `picture`.
         announced: One line for each thing that went otherwise than a person would expect.
-        prior: The priors that were asked, joined by "+", or "none".
+        prior: Who told the model something, joined by "+" ("thumbnail+sam"), or "none".
         seconds: From pixels to pixels, without reading and writing files.
     """
 
@@ -51,7 +52,9 @@ def restore(
     *,
     strength: float = 1.0,
     map: Picture | str | Path | np.ndarray | None = None,
-    prior: str = "auto",
+    prior: str | Mapping[str, Prior] = "auto",
+    sam: str | Path | None = None,
+    regions: np.ndarray | Guide | str | Path | None = None,
     tile: int | str = "auto",
 ) -> Restored:
     """Restore one picture.
@@ -63,13 +66,20 @@ def restore(
         strength: 0 returns the input, 1 the model's answer, between them a mix, in [0, 1].
         map: Where to restore: (H, W) in [0, 1] or a gray picture of any size, white = restore.
         prior: "auto" asks the priors that the model reads; "none" tells the model nothing;
-            else one of the model's priors, the others null.
+            else one of the model's priors, or "sam" in the place of its regions, the others null.
+            Or the priors themselves by name, as `priors_of` makes them: SAM opens once for many
+            pictures.
+        sam: SAM's weights, a folder or a hub model's id, which is fetched where it is not on this
+            machine: SAM looks in the place of the region prior.
+        regions: Your own, in the place of the region prior: labels (H, W) int, 0 = none, a Guide of
+            regions, or a path as `OwnMasks` takes it.
         tile: "auto", or the side of a tile in input pixels.
 
     Raises:
         UsageError: A value out of range, or a prior that the model does not read.
-        ShapeError: An array that is not a picture.
-        PictureError: The file was refused.
+        ShapeError: An array that is not a picture, or not regions.
+        PictureError: The file was refused, or its masks.
+        MissingError, ModelError: What a prior needs: scikit-image, SAM's weights, the lab.
         CheckError: The model's answer is not finite; nothing can be written from it.
     """
     began = time.perf_counter()
@@ -79,18 +89,24 @@ def restore(
     weight = as_map(map, shown.pixels.shape[:2]) if map is not None else None
     if isinstance(engine, (str, Path)):
         engine = open_engine(engine)
-    asked = priors_of(engine.card, prior)
-    if strength == 0 or (weight is not None and not weight.any()):
-        same = shown if engine.card.scale == 1 else _enlarged(shown, engine.card.scale)
-        unchanged = engine.card.scale == 1
-        return Restored(same, unchanged, (), "none", time.perf_counter() - began)
-
     card = engine.card
+    asked = priors_of(card, prior, sam=sam)
+    places = region_places(card, asked) if regions is not None else []
+    if strength == 0 or (weight is not None and not weight.any()):
+        same = shown if card.scale == 1 else _enlarged(shown, card.scale)
+        return Restored(same, card.scale == 1, (), "none", time.perf_counter() - began)
+
+    announced: list[str] = []
+    if regions is not None:
+        source = Path(picture) if isinstance(picture, (str, Path)) else Path()
+        told, announced = as_regions(regions, shown.pixels.shape[:2], source)
+        asked |= dict.fromkeys(places, Told(told))
     # Who looks at neighbours must not see the colours that alpha hides.
     looks = card.reach or card.reads or card.support == "global"
     hidden = shown.hidden if looks else None
     rgb = shown.rgb(fill_hidden=hidden is not None)
-    out, announced = run_model(rgb, engine, asked, tile)
+    out, notes = run_model(rgb, engine, asked, tile)
+    announced += [*stand_ins(card, asked), *notes]
     scale = card.scale
     if strength < 1 or weight is not None:
         before = rgb if scale == 1 else enlarge(rgb, scale)
@@ -102,7 +118,7 @@ def restore(
     for kept in (hidden, None if weight is None else weight == 0):
         if kept is not None and scale == 1:  # exact by construction, in any depth
             result.pixels[kept] = shown.pixels[kept]
-    names = "+".join(asked) or "none"
+    names = settings_of(asked)["prior"]
     return Restored(result, False, tuple(announced), names, time.perf_counter() - began)
 
 
@@ -129,16 +145,9 @@ class Masks:
     @property
     def digest(self) -> str | None:
         """sha256 over the masks' names and bytes; None where there are none."""
-        paths = [p for p in (self.restore, self.protect) if p is not None]
-        if not paths:
-            return None
-        total = hashlib.sha256()
-        for path in (self.restore, self.protect):
-            total.update(b"-" if path is None else b"+")
-            for file in [] if path is None else _files(path):
-                inner = hashlib.sha256(file.read_bytes()).hexdigest()
-                total.update(f"{file.name}\0{inner}\n".encode("utf-8", "surrogateescape"))
-        return total.hexdigest()
+        paths = {"+": self.restore, "-": self.protect}
+        found = [sign + files_digest(path) for sign, path in paths.items() if path is not None]
+        return "".join(found) or None
 
     def of(self, source: Path, shape: tuple[int, ...]) -> np.ndarray | None:
         """The map of one input of the given (H, W): (H, W) float32 in [0, 1], or None.
@@ -168,21 +177,33 @@ def for_files(
     masks: Masks,
     *,
     strength: float = 1.0,
-    prior: str = "auto",
+    prior: str | Mapping[str, Prior] = "auto",
+    regions: OwnMasks | None = None,
     tile: int | str = "auto",
 ) -> Callable[[Path, Picture], Answer]:
-    """`restore` as `batch.run` calls it, with the masks of each file.
+    """`restore` as `batch.run` calls it, with the masks and the regions of each file.
 
     It may be called from several threads: they decode and encode side by side, and take turns at
     the engine, whose own threads fill the machine.
     """
+    asked = priors_of(engine.card, prior)
     turn = threading.Lock()
 
     def one(source: Path, picture: Picture) -> Answer:
-        weight = masks.of(source, picture.pixels.shape[:2])
+        height, width = picture.pixels.shape[:2]
+        weight = masks.of(source, (height, width))
+        own, notes = regions.of(source, height, width) if regions else (None, [])
         with turn:
-            result = restore(picture, engine, strength=strength, map=weight, prior=prior, tile=tile)
-            announced = (*result.announced, *engine.notes)
+            result = restore(
+                picture,
+                engine,
+                strength=strength,
+                map=weight,
+                prior=asked,
+                regions=own,
+                tile=tile,
+            )
+            announced = (*notes, *result.announced, *engine.notes)
             engine.notes = []
         return Answer(None if result.unchanged else result.picture, announced)
 
@@ -202,11 +223,7 @@ def run_model(
         PictureError: There is not the memory for the smallest tile.
     """
     card = engine.card
-    seen = rgb
-    if card.first is not None:  # a prior of this model looks at another model's output
-        first = open_engine(card.first)
-        seen, _ = run_model(rgb, first, priors_of(first.card, "auto"), tile)
-    guidance = look(seen, card, priors)
+    guidance = look(rgb, card, priors, tile)
     guidance = engine.prepare(view_of(rgb, card.view_side), guidance)
 
     height, width = rgb.shape[-2:]
@@ -233,8 +250,18 @@ def seconds_per_pixel(engine: Engine, side: int = 256) -> float:
     return (time.perf_counter() - began) / side**2
 
 
-def look(rgb: np.ndarray, card: Card, priors: Mapping[str, Prior]) -> Guidance:
-    """What those of the priors that the card reads say of the whole picture."""
+def look(
+    rgb: np.ndarray, card: Card, priors: Mapping[str, Prior], tile: int | str = "auto"
+) -> Guidance:
+    """What those of the priors that the card reads say of the whole picture.
+
+    Where the model's priors look at another model's output, that one runs first, in such tiles.
+    """
+    # Who was told what to say looks at nothing.
+    if card.first is not None and any(prior.max_side for prior in priors.values()):
+        first = open_engine(card.first)
+        rgb, _ = run_model(rgb, first, priors_of(first.card, "auto"), tile)
+        rgb = np.clip(rgb, 0, 1)  # as in training, and as a file would hold it
     return Guidance({r.prior: priors[r.prior](rgb) for r in card.reads if r.prior in priors})
 
 
@@ -255,26 +282,115 @@ def tile_side(tile: int | str) -> int | Literal["auto"]:
     return side
 
 
-def priors_of(card: Card, prior: str) -> dict[str, Prior]:
-    """The priors that `prior` ("auto", "none" or a name) asks for with this model.
+def priors_of(
+    card: Card,
+    prior: str | Mapping[str, Prior] = "auto",
+    *,
+    sam: str | Path | None = None,
+    network: bool = True,
+) -> dict[str, Prior]:
+    """The priors to ask with this model, under the names by which it reads them.
+
+    Args:
+        prior: "auto" for all that the model reads, "none", one of them, or "sam": the prior `sam`,
+            or where the model reads none, SAM in the place of its region prior. Priors themselves,
+            by name, are given back.
+        sam: SAM's weights, a folder or a hub model's id; with "sam" or "auto".
+        network: Whether a hub model that is not on this machine may be fetched.
 
     Raises:
-        UsageError: The model does not read it, or this installation does not know it.
+        UsageError: The model does not read it, this installation does not know it, or `prior` and
+            `sam` do not go together.
     """
-    reads = [r.prior for r in card.reads]
-    if prior == "none":
-        return {}
-    if prior != "auto":
-        if prior not in reads:
-            raise UsageError(_not_read(card, prior))
-        reads = [prior]
-    for name in reads:
-        if name not in PRIORS:
+    kinds = {r.prior: r.kind for r in card.reads}
+    if not isinstance(prior, str):
+        if sam is not None:
+            raise UsageError("sam= goes with the name of a prior; put a SamPrior among your own.")
+        for name in prior:
+            if name not in kinds:
+                raise UsageError(_not_read(card, name))
+        return dict(prior)
+    places: list[str] = []
+    if prior == "sam" or sam is not None:
+        labelled = [name for name, kind in kinds.items() if kind == "regions"]
+        places = ["sam"] if "sam" in kinds else labelled
+        if not places:
+            raise UsageError(_not_read(card, "sam", kind="regions", mend="leave --sam out"))
+        if sam is None:
+            raise UsageError(TOGETHER)
+        if prior not in ("auto", "sam"):
+            raise UsageError(
+                f"--prior {prior} does not ask SAM; give --sam with --prior sam or auto."
+            )
+    names = {"auto": list(kinds), "none": [], "sam": places}.get(prior, [prior])
+    made: dict[str, Prior] = {}
+    for name in names:
+        if name not in kinds:
+            raise UsageError(_not_read(card, name))
+        if name in places or name == "sam":
+            gives: Any = kinds[name]
+            made[name] = SamPrior(sam, gives=gives, network=network)
+        elif name in PRIORS:
+            made[name] = PRIORS[name]()
+        elif name == SIGMA:
+            raise UsageError(
+                f"{card.name} must be told the noise level, which no prior finds, so it cannot "
+                "restore a photograph; `relume evaluate` tells it that of --degrade noise:sigma=25."
+            )
+        else:
             raise UsageError(
                 f"{card.name} reads the prior {name!r}, which this version cannot make; it knows "
                 f"{', '.join(sorted(PRIORS))}. Upgrade relume."
             )
-    return {name: PRIORS[name]() for name in reads}
+    return made
+
+
+def region_places(card: Card, asked: Mapping[str, Prior]) -> list[str]:
+    """The names, of those asked, under which a person's own regions are told to the model.
+
+    Raises:
+        UsageError: It reads no regions, none of them is asked for, or SAM is to say them.
+    """
+    labelled = [r.prior for r in card.reads if r.kind == "regions"]
+    places = [name for name in labelled if name in asked]
+    if not labelled:
+        words = _not_read(card, "regions", kind="regions", mend="leave --regions out")
+        raise UsageError(words)
+    if not places:
+        raise UsageError(
+            f"--regions stands in the place of {', '.join(labelled)}, for which --prior does not "
+            "ask; use --prior auto."
+        )
+    if any(isinstance(p := asked[name], SamPrior) and p.source is not None for name in places):
+        raise UsageError("--sam and --regions both say the regions; give one of them.")
+    return places
+
+
+def settings_of(
+    asked: Mapping[str, Prior], own: OwnMasks | None = None, places: Sequence[str] = ()
+) -> dict[str, Any]:
+    """What the priors add to the settings of a job: `prior`, who is asked, and `priors`, all that
+    decides what they say; `own` is who is asked at `places`.
+
+    Raises:
+        MissingError: SAM is to be asked, and its weights are not there.
+    """
+    mine = own.identity if own else {}
+    said = {name: mine if name in places else p.identity for name, p in asked.items()}
+    names = [str(identity.get("prior", name)) for name, identity in said.items()]
+    return {"prior": "+".join(names) or "none", "priors": said}
+
+
+def stand_ins(card: Card, asked: Mapping[str, Prior]) -> list[str]:
+    """A line for each prior that another stands in for: the model was trained with the first."""
+    lines: list[str] = []
+    for name, prior in asked.items():
+        who = str(prior.identity.get("prior", name))
+        if who != name:
+            whose = {"own": "your own masks stand", "sam": "SAM's regions stand"}
+            words = whose.get(who, f"{who} stands")
+            lines.append(f"{words} in the place of {name}, which {card.name} was trained with")
+    return lines
 
 
 def view_of(rgb: np.ndarray, side: int) -> np.ndarray:
@@ -331,6 +447,33 @@ def as_map(map: Picture | str | Path | np.ndarray, shape: tuple[int, ...]) -> np
     return np.clip(weight, 0, 1).astype(np.float32)
 
 
+def as_regions(
+    regions: np.ndarray | Guide | str | Path, shape: tuple[int, ...], source: Path = Path()
+) -> tuple[Guide, list[str]]:
+    """Regions of a picture of the given (H, W), from any form that `restore` takes, and what has to
+    be announced.
+
+    Args:
+        source: The picture's file, whose name finds its masks in a folder.
+
+    Raises:
+        ShapeError: They are no label map.
+        UsageError: There is nothing at the path.
+        PictureError: What lies there cannot be read as masks.
+    """
+    height, width = shape[:2]
+    if isinstance(regions, (str, Path)):
+        return OwnMasks(regions, one=True).of(source, height, width)
+    if not isinstance(regions, Guide):
+        return of_labels(np.asarray(regions), height, width)
+    if regions.kind != "regions" or regions.array.shape != (1, height, width):
+        raise ShapeError(
+            f"Regions of this picture are a Guide of regions (1, {height}, {width}), got "
+            f"{regions.kind} {tuple(regions.array.shape)}."
+        )
+    return regions, []
+
+
 def _mask_for(source: Path, masks: Path, flag: str) -> Path:
     """The mask itself, or the one in a folder that has the most of the input's path in its own."""
     if not masks.is_dir():
@@ -350,22 +493,22 @@ def _mask_for(source: Path, masks: Path, flag: str) -> Path:
     )
 
 
-def _files(path: Path) -> list[Path]:
-    return sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-
-
 def _enlarged(picture: Picture, scale: int) -> Picture:
     return picture.with_rgb(enlarge(picture.rgb(fill_hidden=True), scale), scale)
 
 
-def _not_read(card: Card, prior: str) -> str:
-    known = {r.prior: m.card.name for m in shipped() for r in m.card.reads}
-    readers = sorted(m.card.name for m in shipped() if any(r.prior == prior for r in m.card.reads))
+def _not_read(card: Card, prior: str, *, kind: str = "", mend: str = "use --prior auto") -> str:
+    """`kind` is given where any prior of that kind would do."""
+    cards = [m.card for m in shipped()]
+    known = {r.prior: c.name for c in cards for r in c.reads}
+    readers = sorted({c.name for c in cards for r in c.reads if prior == r.prior or kind == r.kind})
     message = f"{card.name} does not read the prior {prior!r}"
     if readers:
-        return f"{message}; {', '.join(readers)} does. Choose it with --model, or use --prior auto."
+        return f"{message}; {', '.join(readers)} does. Choose it with --model, or {mend}."
     reads = ", ".join(r.prior for r in card.reads) or "none"
     return (
-        f"{message} (it reads {reads}), and no shipped model does; use --prior auto."
-        f"{nearest(prior, known)}"
+        f"{message} (it reads {reads}), and no shipped model does; {mend}.{nearest(prior, known)}"
     )
+
+
+SIGMA = "noise.sigma"  # what networks that are not blind read: the noise level, vector (1, 1)

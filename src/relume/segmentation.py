@@ -19,8 +19,7 @@ from .image import Picture, decode, encode, place, read_bytes
 from .image.reader import SUFFIXES
 from .priors import PRIORS
 from .priors.own import OwnMasks
-from .priors.sam import SamPrior
-from .restoration import Masks
+from .priors.sam import TOGETHER, SamPrior
 
 Look = Callable[[Path, np.ndarray], tuple[Guide, Sequence[str]]]
 """(file, (1, 3, H, W) RGB) -> regions of that size, and what has to be announced."""
@@ -57,13 +56,12 @@ def looking(
         MissingError, ModelError: SAM's weights.
     """
     if (sam is not None) != (prior == "sam"):
-        raise UsageError("--prior sam and --sam FOLDER or HUB_ID go together.")
+        raise UsageError(TOGETHER)
     if masks is not None:
         if prior != "regions":
             raise UsageError("--masks takes the place of --prior; give one of them.")
         own = OwnMasks(masks, one=one)
-        settings = {"prior": "own", "masks": Masks(masks).digest}
-        return lambda source, rgb: own.of(source, *rgb.shape[2:]), settings
+        return lambda source, rgb: own.of(source, *rgb.shape[2:]), own.identity
     if prior not in KINDS:
         raise UsageError(f"no regions called {prior!r}; there is {', '.join(KINDS)}.")
     if prior == "sam":

@@ -21,10 +21,11 @@ import torch
 from ..card import Card
 from ..engine import Engine
 from ..errors import CheckError, UsageError, nearest
-from ..guidance import Guidance, Guide, Kind
+from ..guidance import Guidance, Guide
 from ..image import enlarge, read, shape_of
 from ..priors import PRIORS
-from ..restoration import look, priors_of, run_model
+from ..priors.own import Told
+from ..restoration import SIGMA, look, priors_of, run_model
 from .controls import CONTROLS
 from .degrade import Chain, parse
 from .degrade.folder import damage_file, photographs
@@ -45,7 +46,6 @@ Restore = Callable[..., np.ndarray]
 """(rgb) -> out, or (rgb, guidance) -> out where a prior is given; (1, 3, H, W) float32."""
 
 RESAMPLES = 2000
-SIGMA = "noise.sigma"
 """In the truth of damaged pairs: standard deviation of the noise that was added, vector (1, 1)."""
 
 
@@ -153,7 +153,7 @@ def folder_pairs(
 
     files = [lq / n for n in pictures] + [gt / partner[n] for n in pictures]
     data = {
-        "sha256": _digest(files),
+        "sha256": files_digest(files),
         "n": len(pictures),
         "spec": None,
         "seed": None,
@@ -203,7 +203,7 @@ def degraded_pairs(
         return Pair(name, shows(name), lambda: _damaged(gt / name, chain, seed, index, noise))
 
     data = {
-        "sha256": _digest(gt / n for n in pictures),
+        "sha256": files_digest(gt / n for n in pictures),
         "n": len(pictures),
         "spec": spec,
         "seed": seed,
@@ -314,7 +314,7 @@ def _listed(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
-def _digest(paths: Iterable[Path]) -> str:
+def files_digest(paths: Iterable[Path]) -> str:
     """sha256 over names and bytes of files, in their order."""
     total = hashlib.sha256()
     for path in paths:
@@ -558,7 +558,7 @@ def engine_restorer(
     asked = priors_of(replace(engine.card, reads=found), "auto")
 
     def restore(rgb: np.ndarray, guidance: Guidance | None = None) -> np.ndarray:
-        told = {name: _Told(guide) for name, guide in (guidance or Guidance()).items()}
+        told = {name: Told(guide) for name, guide in (guidance or Guidance()).items()}
         out, _ = run_model(rgb, engine, told, tile)
         gray = (rgb[:, :1] == rgb).all()  # a gray file is written back as gray
         return out.mean(1, keepdims=True).repeat(3, axis=1) if gray else out
@@ -575,19 +575,6 @@ def told_by_truth(card: Card) -> tuple[str, ...]:
     It is `evaluate`'s `told`; papers on such networks tell them the truth as well.
     """
     return tuple(r.prior for r in card.reads if r.prior == SIGMA and SIGMA not in PRIORS)
-
-
-class _Told:
-    """A prior that says what it was given, whatever it sees: a control in a prior's place."""
-
-    max_side = 0
-
-    def __init__(self, guide: Guide) -> None:
-        self.guide = guide
-        self.spec: Kind = guide.kind
-
-    def __call__(self, rgb: np.ndarray) -> Guide:
-        return self.guide
 
 
 def _known(

@@ -4,6 +4,7 @@ A batch is a function of its first sample's number, so the order in which batche
 change them, and a run with a loader is bit-equal to one without.
 """
 
+import contextlib
 import multiprocessing
 import os
 from collections import deque
@@ -118,8 +119,9 @@ def _serve(
     try:
         source = build(*arguments)
     except RelumeError as error:
-        pipe.recv()
-        pipe.send(error)
+        with contextlib.suppress(EOFError, OSError):  # nobody may be left to be told
+            pipe.recv()
+            pipe.send(error)
         return
     while True:
         try:

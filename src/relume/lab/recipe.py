@@ -5,26 +5,41 @@ import inspect
 import json
 import tomllib
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
 import tomli_w
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 from torch import nn
 
 from ..engine import open_engine
 from ..errors import RecipeError, nearest
 from ..priors import PRIORS, Prior
+from ..priors.cache import Remembered
+from ..priors.partitions import LAYOUTS
 from .adapters import ADAPTERS
 from .backbones import BACKBONES
 from .controls import CONTROLS
-from .data import AfterModel, Damage, Samples, Source, load_photographs
+from .data import Damage, Damaged, Paired, Samples
 from .encoders import ENCODERS
 from .losses import LOSSES
 from .objectives import OBJECTIVES
+from .pairs import find_pairs
+from .photographs import load_photographs
 from .restorer import Restorer
+from .sources import AfterModel, InTurn, LaidOut, Source
 from .train import Schedule
 
 Share = Annotated[float, Field(ge=0)]
@@ -75,7 +90,8 @@ class PriorOf(_Part):
 
     kind: row of PRIORS; left out, the prior's own name. control: what stands in for it. dropout:
     share of the samples that are told nothing. after: a model, by name or file, whose output the
-    prior looks at instead of the damaged picture, in training and at use.
+    prior looks at instead of the damaged picture, in training and at use. layout: row of LAYOUTS;
+    the regions keep their areas and are laid out so instead.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -83,6 +99,13 @@ class PriorOf(_Part):
     control: str = "none"
     dropout: Annotated[float, Field(ge=0, le=1)] = 0.0
     after: str = ""
+    layout: str = ""
+
+    @model_serializer(mode="wrap")
+    def _said(self, said: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a layout that is none: recipes from before there were any keep their digest."""
+        values = said(self)
+        return values if self.layout else {k: v for k, v in values.items() if k != "layout"}
 
 
 class Adapter(_Kind):
@@ -98,17 +121,44 @@ class Data(_Part):
     damage: SPEC -> how often. windows: each sample sees a part of its photograph, of such shares of
     its sides, in another light. fixed: damages of each photograph, where a prior must look at it
     whole; 0 draws them anew.
+
+    lq: where given, samples are crops of real pairs. It and `photographs`, the good pictures, are
+    patterns then (`pairs.find_pairs`), and nothing that makes damage applies.
     """
 
     photographs: str
-    validation: str
+    lq: str = ""
+    validation: str = ""
     segmentations: str = ""
     windows: tuple[Share, Share] | tuple[()] = ()
     fixed: Annotated[int, Field(ge=0)] = 0
-    damage: dict[str, Share]
+    damage: dict[str, Share] = {}
     counts: tuple[Share, ...] = (0.1, 0.5, 0.3, 0.1)
     factors: tuple[float, float] = (0.7, 1.5)
     sizes: Annotated[int, Field(ge=1)] = 4
+
+    @model_validator(mode="after")
+    def _fit(self) -> "Data":
+        if not self.lq and "damage" not in self.model_fields_set:
+            raise PydanticCustomError("recipe", "damage is missing, or lq where there are pairs")
+        made = [key for key in MADE if key in self.model_fields_set]
+        if self.lq and made:
+            raise PydanticCustomError(
+                "recipe",
+                "lq gives real pairs, in which nothing is made: leave out {keys}",
+                {"keys": ", ".join(made)},
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _said(self, said: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Only what applies to such data."""
+        unsaid = MADE if self.lq else ("lq",)
+        return {key: value for key, value in said(self).items() if key not in unsaid}
+
+
+MADE = ("segmentations", "windows", "fixed", "damage", "counts", "factors", "sizes")
+"""Keys of data that is damaged as it is drawn."""
 
 
 class Validation(_Part):
@@ -218,8 +268,10 @@ class Recipe(_Part):
             raise RecipeError(
                 f"objective.loss: {loss!r} is none of {', '.join(LOSSES)}.{nearest(loss, LOSSES)}"
             )
+        takes = set(inspect.signature(LOSSES[loss]).parameters) - {"out", "gt"}
+        options = {key: values.pop(key) for key in takes & values.keys()}
         return _Kind(kind=self.objective.kind, **values).made_of(
-            OBJECTIVES, "objective", loss=LOSSES[loss]
+            OBJECTIVES, "objective", loss=partial(LOSSES[loss], **options)
         )
 
     def build_sources(self) -> dict[str, Source]:
@@ -243,14 +295,40 @@ class Recipe(_Part):
                     f"priors.{name}.control: {row.control!r} is none of none, "
                     f"{', '.join(CONTROLS)}.{nearest(row.control, CONTROLS)}"
                 )
-            kind = _Kind(kind=row.kind or name, **(row.model_extra or {}))
-            prior: Prior = kind.made_of(PRIORS, f"priors.{name}")
+            prior = self.build_prior(name, row)
             if row.after:
                 prior = AfterModel(prior, open_engine(row.after))
+            if row.after or self.data.lq:
+                prior = Remembered(InTurn(prior))
             sources[name] = Source(prior, row.control, row.dropout)
         return sources
 
+    def build_prior(self, name: str, row: PriorOf) -> Prior:
+        """What says `name`, before a model runs ahead of it.
+
+        Raises:
+            RecipeError: It is not known, or does not take these arguments.
+        """
+        kind = _Kind(kind=row.kind or name, **(row.model_extra or {}))
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        prior: Prior = kind.made_of(PRIORS, f"priors.{name}", device=device)
+        if row.layout and row.layout not in LAYOUTS:
+            raise RecipeError(
+                f"priors.{name}.layout: {row.layout!r} is none of {', '.join(LAYOUTS)}."
+                f"{nearest(row.layout, LAYOUTS)}"
+            )
+        return LaidOut(prior, row.layout) if row.layout else prior
+
     def build_samples(self, root: Path) -> Samples:
+        """The training set.
+
+        Raises:
+            UsageError: It is not there, or not as the recipe says.
+        """
+        sources = self.build_sources()
+        if self.data.lq:
+            pairs = find_pairs(root, self.data.lq, self.data.photographs)
+            return Paired(pairs, seed=self.seed, sources=sources)
         photographs = load_photographs(
             root / self.data.photographs,
             factors=self.data.factors,
@@ -259,11 +337,11 @@ class Recipe(_Part):
             segmentations=root / self.data.segmentations if self.data.segmentations else None,
         )
         damage = Damage(self.data.damage, self.data.counts)
-        return Samples(
+        return Damaged(
             photographs,
             damage,
             seed=self.seed,
-            sources=self.build_sources(),
+            sources=sources,
             windows=self.data.windows or None,
             fixed=self.data.fixed,
         )
@@ -360,6 +438,8 @@ def _explained(error: ValidationError) -> str:
         for step in path[:-1]:
             model = model.model_fields[step].annotation if step in model.model_fields else model
         return f"{'.'.join(path)} is no key of a recipe.{nearest(path[-1], model.model_fields)}"
+    if first["type"] == "recipe":  # our own words
+        return f"{'.'.join(path)}: {first['msg']}."
     if first["type"] == "missing":
         return f"{'.'.join(path)} is missing."
     return f"{'.'.join(path)}: {first['msg'].lower()}, got {first['input']!r}."

@@ -69,6 +69,18 @@ def region_tokens(f: Tensor, labels: Tensor, count: int | None = None) -> Tensor
     return _means(f, labels, _check(f, labels, count)).to(f.dtype)
 
 
+def region_sizes(f: Tensor, labels: Tensor, count: int) -> Tensor:
+    """Pixels of each label: (N, C, H, W) and (N, H, W) -> (N, 1, count), in the type of `f`.
+
+    Sizes are read off `f`: in a graph those of the labels are other symbols, and runtimes do not
+    join what was made from both.
+    """
+    n, _, height, _ = f.shape
+    index = labels.long()[:, None]
+    area = f.new_zeros(n, 1, height, count)
+    return area.scatter_add_(3, index, f.new_ones(1).expand(index.shape)).sum(2)
+
+
 def gather_regions(tokens: Tensor, labels: Tensor) -> Tensor:
     """Write token rows back by label: (N, L, C) and (N, H, W) -> (N, C, H, W), channels last.
 
@@ -147,8 +159,7 @@ def _means(f: Tensor, labels: Tensor, count: int) -> Tensor:
     # and unlike float64 they are the same in every engine.
     sums = wide.new_zeros(n, channels, height, count)
     sums = sums.scatter_add_(3, index.expand(-1, channels, -1, -1), wide).sum(2)
-    area = wide.new_zeros(n, 1, height, count)
-    area = area.scatter_add_(3, index, wide.new_ones(1).expand(index.shape)).sum(2)
+    area = region_sizes(wide, labels, count)
     # Contiguous rows: gathering from a transposed table takes ten times as long.
     return (sums / area.clamp(min=1)).transpose(1, 2).contiguous()
 

@@ -103,7 +103,9 @@ class Restorer(nn.Module):
             getattr(self.adapters[key], "looks", 0) * sites[site].stride
             for site, key in self._at.items()
         )
-        return self.backbone.reach + further
+        # Encoders look before the backbone does, side by side.
+        before = max((getattr(e, "looks", 0) for e in self.encoders.values()), default=0)
+        return self.backbone.reach + further + before
 
     @property
     def support(self) -> str:

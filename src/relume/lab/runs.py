@@ -18,14 +18,15 @@ from ..errors import ModelError, OutputError, UsageError
 from ..guidance import Guidance
 from ..image import Picture, is_image, read, write
 from ..image.drawing import line_chart
-from .controls import CONTROLS
 from .data import Batch
 from .degrade import generator, parse
 from .export import card_of, described
 from .loader import Loader
 from .metrics import psnr
+from .pairs import find_pairs
 from .recipe import Recipe
 from .restorer import Restorer
+from .sources import controlled
 from .train import train
 from .weights import digest, load, save, to_half, write_tensors
 
@@ -50,13 +51,16 @@ def validation_pairs(recipe: Recipe, root: Path) -> list[Pair]:
         UsageError: The folder holds no photographs.
     """
     folder = root / recipe.data.validation
-    paths = sorted(p for p in folder.iterdir() if is_image(p)) if folder.is_dir() else []
+    there = recipe.data.validation and folder.is_dir()
+    paths = sorted(p for p in folder.iterdir() if is_image(p)) if there else []
     if not paths:
         raise UsageError(f"No photographs in {folder}. Give a folder as data.validation.")
     rules = recipe.validation
     # Crops of one photograph stand beside it in the list: take them apart.
     paths = paths[:: max(1, len(paths) // rules.photographs)][: rules.photographs]
     sources = recipe.build_sources()
+    # The truth that an oracle knows is not at hand here: it is told what its prior says.
+    told_apart = {name: s for name, s in sources.items() if s.control != "oracle"}
     damaged = {
         (index, spec): _damaged(path, spec, generator(rules.seed, index))
         for index, path in enumerate(paths)
@@ -69,11 +73,7 @@ def validation_pairs(recipe: Recipe, root: Path) -> list[Pair]:
     pairs = []
     for (index, spec), (lq, gt) in damaged.items():
         known, donor = told[index, spec], told[(index or len(paths)) - 1, spec]
-        for name, source in sources.items():
-            if source.control in ("null", "constant", "shuffled"):
-                one, rng = Guidance({name: known[name]}), generator(rules.seed, index)
-                one = CONTROLS[source.control](one, Guidance(), donor, rng)
-                known = known.with_guide(name, one[name])
+        known = controlled(known, told_apart, Guidance(), donor, generator(rules.seed, index))
         height, width = (min(rules.crop, side) for side in lq.shape[-2:])
         top, left = (lq.shape[-2] - height) // 2, (lq.shape[-1] - width) // 2
         known = known.crop(top, left, height, width)
@@ -171,13 +171,16 @@ def run_recipe(
         written.write_text(recipe.toml(), encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{run} cannot be written: {error.strerror}.") from None
-    pairs = validation_pairs(recipe, root) if recipe.validation.specs else []
+    data = data_digest(recipe, root)
     model = recipe.build_model()
-    if recipe.backbone.weights:
-        load_backbone(model, root / recipe.backbone.weights)
     if recipe.start:
         begin_with(model, Path(recipe.start))
+    if recipe.backbone.weights:
+        load_backbone(model, root / recipe.backbone.weights)
+    pairs = validation_pairs(recipe, root) if recipe.validation.specs else []
     schedule = recipe.build_schedule()
+    if not schedule.steps:  # what there is, as it is: a table's row of a frozen network
+        return save_finished(recipe, model, run)
     # torchrun names the processes in the environment before accelerate is there to be asked.
     share = (int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
     asks = [schedule.samples_at(step, *share) for step in range(schedule.steps)]
@@ -189,7 +192,7 @@ def run_recipe(
             objective=recipe.build_objective(),
             batches=batches,
             schedule=schedule,
-            header={"recipe": recipe.digest, "data": data_digest(root / recipe.data.photographs)},
+            header={"recipe": recipe.digest, "data": data},
             validate=Validation(run, recipe, pairs) if pairs else None,
             progress=progress,
         )
@@ -207,7 +210,7 @@ def save_finished(recipe: Recipe, model: Restorer, run: Path) -> Path:
     path = run / "model.safetensors"
     halves, resolved = to_half(model.state_dict()), recipe.resolved()
     save(path, halves, recipe=resolved, card=described(model, card_of(resolved), halves))
-    if recipe.backbone.frozen:
+    if recipe.backbone.frozen and recipe.adapters:
         save_adapter(run / "adapter.safetensors", model, recipe)
     return path
 
@@ -216,8 +219,14 @@ def begin_with(model: Restorer, path: Path) -> None:
     """The finished weights of another run of the same network.
 
     Raises:
+        UsageError: They are not there.
         ModelError: They cannot be read, or are another network's.
     """
+    if not path.is_file():
+        raise UsageError(
+            f"The recipe begins with {path}, which is not here. Train what makes it first, or "
+            """begin from nothing with --set 'start=""'."""
+        )
     try:
         model.load_state_dict(load(path).tensors)
     except RuntimeError as error:
@@ -292,9 +301,32 @@ def backbone_digest(model: Restorer) -> str:
 BACKBONE = "backbone."
 
 
-def data_digest(folder: Path) -> str:
-    """sha256 over the names and bytes of a folder's images."""
+def training_files(recipe: Recipe, root: Path) -> list[tuple[str, Path]]:
+    """(name, file) of every picture that a recipe trains on, in order; nothing is read.
+
+    Raises:
+        UsageError: There are none, or pairs of which one half is missing.
+    """
+    if recipe.data.lq:
+        pairs = find_pairs(root, recipe.data.lq, recipe.data.photographs)
+        return [(f"{p.name} {half}", f) for p in pairs for half, f in (("lq", p.lq), ("gt", p.gt))]
+    folder = root / recipe.data.photographs
+    paths = sorted(p for p in folder.iterdir() if is_image(p)) if folder.is_dir() else []
+    if not paths:
+        raise UsageError(
+            f"No photographs in {folder}. Give --data the folder that the recipe's data folders "
+            "lie in."
+        )
+    return [(path.name, path) for path in paths]
+
+
+def data_digest(recipe: Recipe, root: Path) -> str:
+    """sha256 over the names and bytes of all that a recipe trains on.
+
+    Raises:
+        UsageError: As `training_files`.
+    """
     total = hashlib.sha256()
-    for path in sorted(p for p in folder.iterdir() if is_image(p)):
-        total.update(path.name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
+    for name, path in training_files(recipe, root):
+        total.update(name.encode() + b"\0" + hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()

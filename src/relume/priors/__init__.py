@@ -4,13 +4,14 @@ A prior is a callable with `spec`, the kind of Guide it makes, and `max_side`, t
 pixels at which it looks. It sees the whole picture, once.
 """
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from ..guidance import Guide, Kind
 from .partitions import GridPrior, VoronoiPrior
 from .regions import RegionsPrior
+from .sam import SamPrior
 from .thumbnail import ThumbnailPrior
 
 __all__ = ["PRIORS", "Prior"]
@@ -22,12 +23,18 @@ class Prior(Protocol):
     spec: Kind
     max_side: int
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that decides the answer, as JSON."""
+        ...
+
     def __call__(self, rgb: np.ndarray) -> Guide: ...
 
 
 PRIORS: dict[str, type[Prior]] = {
     "grid": GridPrior,
     "regions": RegionsPrior,
+    "sam": SamPrior,
     "thumbnail": ThumbnailPrior,
     "voronoi": VoronoiPrior,
 }

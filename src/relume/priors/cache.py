@@ -139,6 +139,11 @@ class Remembered:
         self.spec: Kind = prior.spec
         self.max_side: int = prior.max_side
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The prior's own."""
+        return self.prior.identity
+
     def __call__(self, rgb: np.ndarray) -> Guide:
         key = key_of(rgb, self.prior.identity)
         stored = self.cache.get(key)

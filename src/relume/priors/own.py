@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from ..errors import PictureError, UsageError
-from ..guidance import Guide
+from ..errors import PictureError, ShapeError, UsageError
+from ..guidance import Guide, Kind
 from ..image import is_image, read
 from ..image.picture import Picture
 from .masks import Masks, certain, encode, from_json
@@ -38,6 +39,11 @@ class OwnMasks:
         self.one = one
         if not self.path.exists():
             raise UsageError(f"{path}: there are no masks; give a file, or a folder of them.")
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that decides what they say, as JSON; reads every file."""
+        return {"prior": "own", "masks": files_digest(self.path), "gives": self.gives}
 
     def of(self, source: Path, height: int, width: int) -> tuple[Guide, list[str]]:
         """The Guide of one picture of (height, width), and what has to be announced.
@@ -70,8 +76,73 @@ class OwnMasks:
             return self.path
         raise PictureError(
             f"{source}: {self.path} holds no masks called {source.stem}.regions.png, "
-            f"{source.stem}.json or {source.stem}/; add them, or drop --masks."
+            f"{source.stem}.json or {source.stem}/; add them, or leave the picture out."
         )
+
+
+class Told:
+    """A prior that says what it was given, whatever picture it is shown.
+
+    Args:
+        guide: Of the whole picture; its provenance says where it comes from.
+    """
+
+    max_side = 0  # it looks at nothing
+
+    def __init__(self, guide: Guide) -> None:
+        self.guide = guide
+        self.spec: Kind = guide.kind
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return dict(self.guide.provenance)
+
+    def __call__(self, rgb: np.ndarray) -> Guide:
+        return self.guide
+
+
+def of_labels(
+    labels: np.ndarray, height: int, width: int, name: str = "the label map"
+) -> tuple[Guide, list[str]]:
+    """A label map as the regions of a picture of (height, width), and what has to be announced.
+
+    Args:
+        labels: (h, w) of any integer type, 0 = none; of another size, the nearest label is taken.
+        name: What messages call it.
+
+    Returns:
+        Guide of regions, labels without gaps in their own order; a line about another size.
+
+    Raises:
+        ShapeError: It is not (h, w), or holds something else than whole numbers of 0 or more.
+    """
+    if labels.ndim != 2 or not labels.size or labels.dtype.kind not in "iu" or labels.min() < 0:
+        raise ShapeError(
+            f"{name} must be (H, W) whole numbers of 0 or more, 0 = no region; got "
+            f"{labels.shape} {labels.dtype}."
+        )
+    guide = Guide(regions=_counted(labels)[None], provenance={"prior": "own"})
+    announced = _resized(name, (labels.shape[0], labels.shape[1]), (height, width))
+    return guide.resize(height, width), announced
+
+
+def _counted(labels: np.ndarray) -> np.ndarray:
+    """Labels (h, w) of any integer type to int32 without gaps; 0 stays 0."""
+    with_none = np.append(np.zeros(1, labels.dtype), labels)
+    found = np.unique(with_none, return_inverse=True)[1][1:]
+    return found.reshape(labels.shape).astype(np.int32)
+
+
+def files_digest(path: Path) -> str:
+    """sha256 over a file's name and bytes, or over all files of a folder and where they lie."""
+    whole = hashlib.sha256()
+    inside = path.is_dir()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()) if inside else [path]:
+        name = file.relative_to(path).as_posix() if inside else file.name
+        with file.open("rb") as stored:
+            inner = hashlib.file_digest(stored, "sha256").hexdigest()
+        whole.update(f"{name}\0{inner}\n".encode("utf-8", "surrogateescape"))
+    return whole.hexdigest()
 
 
 def read_own(
@@ -99,17 +170,14 @@ def read_own(
         masks = from_json(_parsed(path), str(path))
         return _guide(masks, gives, height, width), _resized(path, masks.size, (height, width))
     values = _gray(read(path), path)
+    if gives == "regions" and not _is_mask(values):
+        return of_labels(values, height, width, str(path))
     announced = _resized(path, (values.shape[0], values.shape[1]), (height, width))
     if _is_mask(values):
         return _guide(Masks.of(values[None] > 0), gives, height, width), announced
-    labels = np.unique(np.append(0, values), return_inverse=True)[1][1:]
-    labels = labels.reshape(values.shape).astype(np.int32)
-    if gives != "regions":
-        guide = Masks.of_labels(labels).guide(gives, height, width)
-        # A row for each label: there is no background that needs one of its own.
-        return (guide.map(lambda a: a[:, 1:]) if gives == "tokens" else guide), announced
-    guide = Guide(regions=labels[None], provenance={"prior": "own"})
-    return guide.resize(height, width), announced
+    guide = Masks.of_labels(_counted(values)).guide(gives, height, width)
+    # A row for each label: there is no background that needs one of its own.
+    return (guide.map(lambda a: a[:, 1:]) if gives == "tokens" else guide), announced
 
 
 def _guide(masks: Masks, gives: Gives, height: int, width: int) -> Guide:
@@ -172,8 +240,8 @@ def _parsed(path: Path) -> object:
         raise PictureError(f"{path}: it cannot be read as JSON ({error}).") from None
 
 
-def _resized(path: Path, size: tuple[int, int], wanted: tuple[int, int]) -> list[str]:
+def _resized(name: object, size: tuple[int, int], wanted: tuple[int, int]) -> list[str]:
     if size == wanted:
         return []
     (h, w), (height, width) = size, wanted
-    return [f"{path} is {w} x {h} and was resized to the picture's {width} x {height}"]
+    return [f"{name} is {w} x {h} and was resized to the picture's {width} x {height}"]

@@ -6,7 +6,7 @@ gains from the true map beyond these comes from where the regions lie.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -110,8 +110,8 @@ def area_gap(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.abs(counts[0] - counts[1]).sum() / (2 * a.size))
 
 
-class GridPrior:
-    """`grid` in the place of `regions`: the same areas, laid out without looking.
+class _LaidOut:
+    """A partition in the place of `regions`: the same areas, laid out without looking.
 
     Args:
         max_side: Of the `RegionsPrior` whose areas are kept.
@@ -119,44 +119,37 @@ class GridPrior:
     """
 
     spec: Kind = "regions"
+    name: ClassVar[str]
 
     def __init__(self, max_side: int = 256, *, seed: int = 0) -> None:
         self.max_side = max_side
         self.seed = seed
 
-    def __call__(self, rgb: np.ndarray) -> Guide:
-        return _laid_out(rgb, self.max_side, self.seed, "grid", grid)
-
-
-class VoronoiPrior:
-    """`voronoi` in the place of `regions`: the same areas, laid out without looking.
-
-    Args:
-        max_side: Of the `RegionsPrior` whose areas are kept.
-        seed: Of the seeds.
-    """
-
-    spec: Kind = "regions"
-
-    def __init__(self, max_side: int = 256, *, seed: int = 0) -> None:
-        self.max_side = max_side
-        self.seed = seed
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that decides the answer, as JSON."""
+        areas_of = RegionsPrior(self.max_side).identity
+        return {"prior": self.name, "seed": self.seed, "areas_of": areas_of}
 
     def __call__(self, rgb: np.ndarray) -> Guide:
-        return _laid_out(rgb, self.max_side, self.seed, "voronoi", voronoi)
+        found = RegionsPrior(self.max_side)(rgb)
+        labels = LAYOUTS[self.name](found.array[0], np.random.default_rng(self.seed))
+        return found.with_array(labels[None], provenance=self.identity)
 
 
-def _laid_out(
-    rgb: np.ndarray,
-    max_side: int,
-    seed: int,
-    name: str,
-    lay: Callable[[np.ndarray, np.random.Generator], np.ndarray],
-) -> Guide:
-    found = RegionsPrior(max_side)(rgb)
-    labels = lay(found.array[0], np.random.default_rng(seed))
-    provenance = {"prior": name, "seed": seed, "areas_of": dict(found.provenance)}
-    return found.with_array(labels[None], provenance=provenance)
+class GridPrior(_LaidOut):
+    """`grid` in the place of `regions`."""
+
+    name = "grid"
+
+
+class VoronoiPrior(_LaidOut):
+    """`voronoi` in the place of `regions`."""
+
+    name = "voronoi"
+
+
+LAYOUTS = {"grid": grid, "voronoi": voronoi}
 
 
 def _areas(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

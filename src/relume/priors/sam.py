@@ -28,6 +28,7 @@ from .masks import Masks
 VIEWS = {"sam": "pad", "sam_hq": "pad", "sam2": "squeeze", "sam2_video": "squeeze"}
 FILES = ("config.json", "preprocessor_config.json", "*.safetensors", "*.safetensors.index.json")
 LAB = "pip install 'relume[lab]'"
+TOGETHER = "--prior sam and --sam FOLDER or HUB_ID go together."
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class SamPrior:
 
     Args:
         source: Name of a model of the Hugging Face hub ("facebook/sam-vit-base"), or a folder that
-            holds one: config.json and .safetensors.
+            holds one: config.json and .safetensors. None can be made, but cannot look.
         gives: "regions", the masks painted from large to small, the background label 1; "layers",
             every mask; "tokens", a row of scores (predicted IoU, stability, share of the picture)
             for each label of the regions.
@@ -178,7 +179,7 @@ def find_weights(source: str | Path | None, *, network: bool = False) -> Path:
     """
     if source is None:
         raise MissingError(
-            "SAM's weights are not part of relume: --sam FOLDER, or --sam HUB_ID such as "
+            "SAM's weights are not part of relume: give --sam FOLDER or HUB_ID, such as "
             "facebook/sam-vit-base."
         )
     folder = Path(source).expanduser()

@@ -1,5 +1,7 @@
 """The whole picture, small: what a crop cannot know (how dark, how hazy, what colour of light)."""
 
+from typing import Any
+
 import numpy as np
 
 from ..guidance import Guide, Kind, area_resize
@@ -34,6 +36,11 @@ class ThumbnailPrior:
 
     def __init__(self, max_side: int = SIDE) -> None:
         self.max_side = max_side
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that decides the answer, as JSON."""
+        return {"prior": "thumbnail", "side": self.max_side}
 
     def __call__(self, rgb: np.ndarray) -> Guide:
         return thumbnail(rgb, self.max_side)

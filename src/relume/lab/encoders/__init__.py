@@ -6,11 +6,13 @@ what it emits. One with `prepared` must see the whole picture's pixels: it is ca
 """
 
 from .regions import RegionMeans, RegionStatistics
+from .slots import MaskSlots
 from .thumbnail import ThumbnailEncoder
 
-__all__ = ["ENCODERS", "RegionMeans", "RegionStatistics", "ThumbnailEncoder"]
+__all__ = ["ENCODERS", "MaskSlots", "RegionMeans", "RegionStatistics", "ThumbnailEncoder"]
 
 ENCODERS = {
+    "mask_slots": MaskSlots,
     "region_means": RegionMeans,
     "region_statistics": RegionStatistics,
     "thumbnail": ThumbnailEncoder,

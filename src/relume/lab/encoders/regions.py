@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ...card import Reads
 from ...errors import UsageError
 from ...guidance import Guidance, Guide
-from ..regions import drop_regions, region_tokens
+from ..regions import drop_regions, region_sizes, region_tokens
 
 
 class RegionMeans(nn.Module):
@@ -133,8 +133,7 @@ class RegionStatistics(nn.Module):
             [3, 1, 1, 1, 1, 1, 1], dim=2
         )
         variance = (second - first.square()).clamp(min=0)
-        pixels = torch.ones_like(luma)
-        area = _area(pixels, labels, count)
+        area = region_sizes(luma, labels, count)[:, 0] / (luma.shape[2] * luma.shape[3])
         statistics = torch.cat(
             [
                 colour - 0.5,
@@ -142,7 +141,7 @@ class RegionStatistics(nn.Module):
                 (energy + FLOOR).log() / LOG_FLOOR + 1,
                 across / (energy + FLOOR),
                 along / (energy + FLOOR),
-                (area + FLOOR).log() / LOG_FLOOR + 1,
+                ((area + FLOOR).log() / LOG_FLOOR + 1)[..., None],
             ],
             2,
         )
@@ -152,11 +151,3 @@ class RegionStatistics(nn.Module):
 
 FLOOR = 1e-6  # a quarter of an 8-bit level, squared: below it a region is flat
 LOG_FLOOR = -math.log(FLOOR)
-
-
-def _area(pixels: Tensor, labels: Tensor, count: int) -> Tensor:
-    """Share of the picture that each label covers, (N, count, 1)."""
-    n, _, height, width = pixels.shape
-    sums = pixels.new_zeros(n, height, count)
-    sums = sums.scatter_add(2, labels.long(), pixels[:, 0])
-    return (sums.sum(1) / (height * width))[..., None]

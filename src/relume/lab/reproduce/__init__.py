@@ -1,10 +1,27 @@
 """The papers' tables with the controls they lack: `relume reproduce`. One file, one row each."""
 
-from .sam_deblur import SAM_DEBLUR
-from .spt import SPT_DNCNN, SPT_IMDN
+from .sam_deblur import SAM_DEBLUR, SAM_DEBLUR_PUBLISHED, looking_with
+from .spt import SPT_DNCNN, SPT_DNCNN_DIV2K, SPT_IMDN, SPT_IMDN_DIV2K
 from .table import Arm, Bench, Column, Job, System, contrast, run, table
 
-__all__ = ["SYSTEMS", "Arm", "Bench", "Column", "Job", "System", "contrast", "run", "table"]
+__all__ = [
+    "FULL",
+    "SYSTEMS",
+    "Arm",
+    "Bench",
+    "Column",
+    "Job",
+    "System",
+    "contrast",
+    "looking_with",
+    "run",
+    "table",
+]
+
+FULL = {
+    "sam-deblur": (SAM_DEBLUR_PUBLISHED,),
+    "spt": (SPT_IMDN_DIV2K, SPT_DNCNN_DIV2K),
+}
 
 SYSTEMS = {
     "sam-deblur": (SAM_DEBLUR,),

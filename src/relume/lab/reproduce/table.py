@@ -12,7 +12,8 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,15 @@ import torch
 
 from ...errors import UsageError, nearest
 from ...guidance import Guidance
-from ..controls import CONTROLS
-from ..data import Source
 from ..degrade import generator
 from ..evaluate import Loaded, Pair, Pairs, Report, evaluate, summary
 from ..export import as_tensors
 from ..metrics import Protocol
+from ..pairs import Kept
 from ..recipe import Recipe, load
 from ..restorer import Restorer
-from ..runs import run_recipe
+from ..runs import run_recipe, training_files
+from ..sources import controlled, told_by_gt
 from ..weights import load as load_weights
 from ..weights import write_whole
 
@@ -48,6 +49,7 @@ class Arm:
         after: The arm whose finished network runs before the priors look, or "".
         paper: Column of the paper -> its cell, where we have read it.
         control: True where the row exists to explain away another.
+        at_test: Overrides when it is measured: the same weights, told otherwise.
     """
 
     name: str
@@ -56,16 +58,24 @@ class Arm:
     after: str = ""
     paper: Mapping[str, str] = field(default_factory=dict, hash=False)
     control: bool = False
+    at_test: tuple[str, ...] = ()
+
+
+def _nothing(root: Path) -> str:
+    return ""
 
 
 @dataclass(frozen=True)
 class Column:
-    """One test set: pairs in memory, with the oracle's guidance of each.
+    """One test set.
 
     Args:
-        pairs: data root -> the pairs; `Loaded.truth` holds what an oracle knows.
+        pairs: data root -> the pairs; `Loaded.truth` holds what an oracle knows. Where it holds
+            nothing, an oracle is told what its prior says of gt.
         protocol: How it is scored.
         out_of_domain: Whether training saw this kind of damage.
+        absent: data root -> why the column cannot be measured there, one line for its cells, or "".
+            Quick: no picture is opened.
     """
 
     name: str
@@ -73,6 +83,7 @@ class Column:
     pairs: Callable[[Path], Pairs]
     protocol: Protocol = field(default_factory=Protocol)
     out_of_domain: bool = False
+    absent: Callable[[Path], str] = _nothing
 
 
 @dataclass(frozen=True)
@@ -82,8 +93,11 @@ class System:
     Args:
         base: Name of the shipped recipe that the arms change.
         contrast: (arm, its control, column): the one comparison that was named beforehand.
-        columns_of_paper: Columns of the paper's own table, in its order.
+        columns_of_paper: Columns of the paper's own table, in its order. Those that are columns
+            here too are comparable, as far as the notes say: their cells hold the paper's figure.
         notes: Lines below the table: what is a reconstruction, what could not be run.
+        prior: Overrides of every arm with adapters: what it looks at.
+        longest: Times the base's steps that are trained at most.
     """
 
     name: str
@@ -94,6 +108,8 @@ class System:
     contrast: tuple[str, str, str]
     columns_of_paper: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    prior: tuple[str, ...] = ()
+    longest: int = STEPS_GROW**2
 
     def arm(self, name: str) -> Arm:
         """The arm of that name.
@@ -138,6 +154,7 @@ class Bench:
         root: Data root of its recipes and columns.
         out: Folder of the cells and runs.
         changes: Overrides of every arm's recipe, such as fewer steps.
+        prior: Overrides of every arm with adapters, after the system's own, such as SAM's weights.
         tell: Called with a line for a person.
     """
 
@@ -148,24 +165,34 @@ class Bench:
         out: Path,
         *,
         changes: Sequence[str] = (),
+        prior: Sequence[str] = (),
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.system, self.root, self.out = system, root, out
-        self.changes, self.tell = tuple(changes), tell
+        self.changes, self.prior, self.tell = tuple(changes), (*system.prior, *prior), tell
         self._pairs: dict[str, Pairs] = {}
-        self._looked: dict[tuple[str, str, str], Guidance] = {}
+        self._absent: dict[str, str] = {}
+        # What is read, damaged and looked at once serves all arms, as long as there is room.
+        self._loaded = Kept[Loaded](lambda pair: pair.lq.nbytes + pair.gt.nbytes)
+        self._looked = Kept[Guidance](lambda g: sum(guide.array.nbytes for guide in g.values()))
         self._digests: dict[Job, str] = {}
 
-    def recipe(self, job: Job) -> Recipe:
-        """The recipe of one run. One with `after` names the weights that run first by digest."""
+    def recipe(self, job: Job, *, measured: bool = False) -> Recipe:
+        """The recipe of one run, or the one under which its weights are measured.
+
+        One with `after` names the weights that run first by digest.
+        """
+        # The arm's own words come last: a row that takes no step takes none at any budget.
         changes = [*self.changes, *job.arm.changes, f"seed={job.seed}"]
+        if self.prior and load(self.system.base, changes).adapters:
+            changes = [*self.changes, *self.prior, *job.arm.changes, f"seed={job.seed}"]
         if job.arm.after:
             before = Job(self.system.arm(job.arm.after), 0, job.times)
             weights = self.run_of(before) / "model.safetensors"
             changes.append(f'priors.regions.after="{weights}"')
-        base = load(self.system.base, [*self.changes])
-        steps = base.build_schedule().steps * job.times
-        return load(self.system.base, [*changes, f"schedule.steps={steps}"])
+        steps = load(self.system.base, changes).build_schedule().steps * job.times
+        at_test = job.arm.at_test if measured else ()
+        return load(self.system.base, [*changes, *at_test, f"schedule.steps={steps}"])
 
     def run_of(self, job: Job) -> Path:
         return self.out / "runs" / self.digest(job)[:16]
@@ -177,10 +204,37 @@ class Bench:
 
     def cell(self, job: Job, column: Column) -> Path:
         key = f"{self.digest(job)}\0{column.name}\0{column.title}\0{column.protocol}"
+        key += "".join(f"\0{change}" for change in job.arm.at_test)
         return self.out / "cells" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
 
+    def absent(self, column: Column) -> str:
+        """Why a column cannot be measured here, or ""."""
+        if column.name not in self._absent:
+            self._absent[column.name] = column.absent(self.root)
+        return self._absent[column.name]
+
+    def missing(self, job: Job) -> list[Column]:
+        """The columns that a run has not been measured on, and could be."""
+        columns = self.system.columns
+        return [c for c in columns if not self.absent(c) and not self.cell(job, c).is_file()]
+
     def done(self, job: Job) -> bool:
-        return all(self.cell(job, column).is_file() for column in self.system.columns)
+        if all(self.absent(column) for column in self.system.columns):
+            return (self.run_of(job) / "model.safetensors").is_file()
+        return not self.missing(job)
+
+    def check(self, arms: Sequence[Arm]) -> None:
+        """Say before the first step what else would be said after days.
+
+        Raises:
+            UsageError: There is nothing to train on.
+            MissingError, ModelError: What a prior needs is not here.
+        """
+        recipes = [self.recipe(Job(arm)) for arm in arms]
+        training_files(recipes[0], self.root)  # the arms of a table train on the same
+        for recipe in recipes:
+            for name, row in recipe.priors.items():
+                _ = recipe.build_prior(name, row).identity
 
     def do(self, job: Job) -> None:
         """Train one arm and measure it on every column; what is there already is kept."""
@@ -188,17 +242,14 @@ class Bench:
             before = Job(self.system.arm(job.arm.after), 0, job.times)
             if not (self.run_of(before) / "model.safetensors").is_file():
                 self.train(before)
-        weights = self.train(job)
-        recipe = self.recipe(job)
-        stored = load_weights(weights)
+        stored = load_weights(self.train(job))
+        recipe = self.recipe(job, measured=True)
         model = recipe.build_model().eval()
         model.load_state_dict(stored.tensors)
-        for column in self.system.columns:
-            path = self.cell(job, column)
-            if not path.is_file():
-                report = self.measure(model, recipe, column, stored.digest)
-                text = json.dumps({"job": _said(job), "report": report.to_json()})
-                write_whole(path, text.encode())
+        for column in self.missing(job):
+            report = self.measure(model, recipe, column, stored.digest)
+            text = json.dumps({"job": _said(job), "report": report.to_json()})
+            write_whole(self.cell(job, column), text.encode())
 
     def train(self, job: Job) -> Path:
         weights = self.run_of(job) / "model.safetensors"
@@ -211,49 +262,60 @@ class Bench:
     def measure(self, model: Restorer, recipe: Recipe, column: Column, digest: str) -> Report:
         """One cell: the arm is told at test what it was told in training."""
         if column.name not in self._pairs:
-            self._pairs[column.name] = _resident(column.pairs(self.root))
+            self._pairs[column.name] = column.pairs(self.root)
         pairs, sources = self._pairs[column.name], recipe.build_sources()
-        images = [pair.image for pair in pairs.items]
-        loaded = {pair.image: pair.load() for pair in pairs.items}
-        by_pixels = {_key(one.lq): image for image, one in loaded.items()}
-        setting = json.dumps({k: v.model_dump() for k, v in recipe.priors.items()})
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        model = model.to(device)
+        said = {k: v.model_dump(exclude={"control", "dropout"}) for k, v in recipe.priors.items()}
+        setting = json.dumps(said)
+        numbers: dict[str, int] = {}
 
-        def known(image: str) -> Guidance:
-            key = (column.name, image, setting)
-            if key not in self._looked:
-                lq = loaded[image].lq
-                self._looked[key] = Guidance({n: s.prior(lq) for n, s in sources.items()})
-            return self._looked[key]
+        def load(at: int) -> Loaded:
+            pair = pairs.items[at]
+            return self._loaded.get((column.name, pair.image), pair.load)
+
+        def known(at: int, lq: np.ndarray) -> Guidance:
+            return self._looked.get(
+                (column.name, pairs.items[at].image, setting),
+                lambda: Guidance({name: source.prior(lq) for name, source in sources.items()}),
+            )
 
         def told(lq: np.ndarray) -> Guidance:
-            image = by_pixels[_key(lq)]
-            at = images.index(image)
-            # Pictures of one photograph stand together: half the list away is another photograph.
-            donor = known(images[(at + len(images) // 2) % len(images)])
-            return controlled(known(image), sources, loaded[image].truth, donor, at)
+            at = numbers[_key(lq)]
+            mine, truth, donor = known(at, lq), Guidance(), Guidance()
+            controls = {source.control for source in sources.values()}
+            if "shuffled" in controls:
+                # Pictures of one photograph stand together: half the list away is another one.
+                far = (at + len(pairs.items) // 2) % len(pairs.items)
+                donor = known(far, load(far).lq)
+            if "oracle" in controls:
+                loaded = load(at)
+                truth = loaded.truth or told_by_gt(loaded.gt, sources, _size(lq))
+            return controlled(mine, sources, truth, donor, generator(0, at))
 
         def restore(lq: np.ndarray, guidance: Guidance | None = None) -> np.ndarray:
-            return model(torch.from_numpy(lq), as_tensors(guidance or Guidance())).numpy()
+            tensors = as_tensors(guidance or Guidance()).map(
+                lambda g: g.map(lambda a: a.to(device))
+            )
+            return model(torch.from_numpy(lq).to(device), tensors).cpu().numpy()
 
+        def numbered(at: int) -> Loaded:
+            loaded = load(at)
+            numbers[_key(loaded.lq)] = at
+            return loaded
+
+        items = tuple(
+            Pair(pair.image, pair.photograph, partial(numbered, at))
+            for at, pair in enumerate(pairs.items)
+        )
         self.tell(f"measuring on {column.name}")
         return evaluate(
             restore,
-            pairs,
+            replace(pairs, items=items),
             column.protocol,
             model={"name": recipe.name, "sha256": digest},
             prior=told if sources else None,
         )
-
-
-def controlled(
-    known: Guidance, sources: Mapping[str, Source], truth: Guidance, donor: Guidance, number: int
-) -> Guidance:
-    """What an arm is told of one picture at test."""
-    for name, source in sources.items():
-        if source.control != "none":
-            one, rng = Guidance({name: known[name]}), generator(0, number)
-            known = known.with_guide(name, CONTROLS[source.control](one, truth, donor, rng)[name])
-    return known
 
 
 def run(
@@ -265,13 +327,15 @@ def run(
     """
     began, longest, trained = clock(), 0.0, 0
     for job in jobs(bench.system, rows):
-        if job.times > STEPS_GROW**2:
+        if job.times > bench.system.longest:
             break
         if bench.done(job):
             continue
         left = budget * 60 - (clock() - began)
         if trained and left < longest * job.times:
             break
+        if not trained:
+            bench.check([bench.system.arm(name) for name in rows] or bench.system.arms)
         at = clock()
         bench.do(job)
         trained += 1
@@ -291,25 +355,33 @@ def table(bench: Bench, rows: Sequence[str] = ()) -> str:
         cells = {arm.name: reports(bench, arm, times) for arm in arms}
         if times > 1 and not any(any(r.values()) for r in cells.values()):
             continue
-        steps = bench.recipe(Job(arms[0], 0, times)).build_schedule()
+        schedules = [bench.recipe(Job(arm, 0, times)).build_schedule() for arm in arms]
+        longest = max(schedules, key=lambda schedule: schedule.steps)
         lines += [
-            f"{steps.steps} steps of {steps.batch} crops of {steps.crop} pixels",
+            f"{longest.steps} steps of {longest.batch} crops of {longest.crop} pixels",
             "",
             "| row | " + " | ".join(c.title for c in system.columns) + " | weights |",
             "|---|" + "---|" * (len(system.columns) + 1),
         ]
         for arm in arms:
             found = [cells[arm.name][c.name] for c in system.columns]
-            digests = [r.model["sha256"][:8] for r in found[0]] or ["-"]
+            measured = next((reports for reports in found if reports), [])
+            digests = [r.model["sha256"][:8] for r in measured] or ["-"]
             mark = " (control)" if arm.control else ""
-            texts = " | ".join(_cell(r) for r in found)
-            lines.append(f"| {arm.title}{mark} | {texts} | {' '.join(digests)} |")
+            texts = [_cell(r, bench.absent(c)) for r, c in zip(found, system.columns, strict=True)]
+            texts = [
+                f"{text}; paper {arm.paper[c.title]}" if c.title in arm.paper else text
+                for text, c in zip(texts, system.columns, strict=True)
+            ]
+            lines.append(f"| {arm.title}{mark} | {' | '.join(texts)} | {' '.join(digests)} |")
         lines += ["", *_contrast(bench, cells), ""]
-    if any(arm.paper for arm in arms):
+    if set(system.columns_of_paper) - {column.title for column in system.columns}:
         lines += _paper(system, arms)
     first = next((r[0] for a in arms for r in reports(bench, a, 1).values() if r), None)
     if first is not None:
         lines += [f"Protocol: {first.protocol}.", ""]
+    if bench.prior:
+        lines += [f"What the rows look at: {', '.join(dict.fromkeys(bench.prior))}.", ""]
     return "\n".join([*lines, *(f"- {note}" for note in system.notes)])
 
 
@@ -326,17 +398,22 @@ def reports(bench: Bench, arm: Arm, times: int) -> dict[str, list[Report]]:
     return found
 
 
-def _cell(found: Sequence[Report]) -> str:
+def _cell(found: Sequence[Report], absent: str) -> str:
     if not found:
-        return "not trained yet: raise --budget"
-    psnr, ssim = (float(np.mean([r.metrics[m]["mean"] for r in found])) for m in ("psnr", "ssim"))
-    low, high = found[0].metrics["psnr"]["ci95"] or (float("nan"),) * 2
+        return absent.rstrip(".") or "not trained yet: raise --budget"
+    groups = [row["photograph"] for row in found[0].rows]
+    # Each picture at its mean over the seeds: the interval is over photographs.
+    psnr, ssim = (
+        summary(np.mean([[row[m] for row in r.rows] for r in found], 0).tolist(), groups)
+        for m in ("psnr", "ssim")
+    )
+    low, high = psnr["ci95"] or (float("nan"),) * 2
     fell = sum(r.metrics["mcr"]["count"] for r in found)
     of = sum(r.metrics["mcr"]["n"] for r in found)
     upper = max(r.metrics["mcr"]["upper95"] or 0 for r in found)
     seeds = f", {len(found)} seeds" if len(found) > 1 else ""
     return (
-        f"{psnr:.2f} [{low:.2f}, {high:.2f}] / {ssim:.4f} / {fell} of {of} "
+        f"{psnr['mean']:.2f} [{low:.2f}, {high:.2f}] / {ssim['mean']:.4f} / {fell} of {of} "
         f"(≤ {100 * upper:.1f} %){seeds}"
     )
 
@@ -383,13 +460,16 @@ def _contrast(bench: Bench, cells: Mapping[str, Mapping[str, list[Report]]]) -> 
         return []
     found = contrast(cells[arm][column], cells[control][column])
     if found["ci95"] is None:
-        return [f"Named beforehand: {arm} against {control} on {column}: not computed yet."]
+        (absent,) = [bench.absent(c) for c in bench.system.columns if c.name == column]
+        why = "one photograph has no interval" if found["n"] else absent or "not computed yet"
+        return [f"Named beforehand: {arm} against {control} on {column}: {why.rstrip('.')}."]
     low, high = found["ci95"]
-    verdict = (
-        "the interval holds 0: no difference is shown"
-        if low <= 0 <= high
-        else ("the prior helps here" if low > 0 else "the prior hurts here")
-    )
+    if found["seeds"] < SEEDS:
+        verdict = f"no verdict before {SEEDS} seeds"
+    elif low <= 0 <= high:
+        verdict = "the interval holds 0: no difference is shown"
+    else:
+        verdict = f"{arm} lies {'above' if low > 0 else 'below'}; the control rows say why"
     smallest = f", smallest detectable {found['detectable']:.2f} dB" if found["detectable"] else ""
     return [
         f"Named beforehand: {arm} against {control} on {column}: {found['mean']:+.3f} dB "
@@ -423,17 +503,5 @@ def _key(pixels: np.ndarray) -> str:
     return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
 
 
-def _resident(pairs: Pairs) -> Pairs:
-    """The same pairs, read and damaged once for all arms."""
-    kept: dict[str, Loaded] = {}
-
-    def once(pair: Pair) -> Callable[[], Loaded]:
-        def load() -> Loaded:
-            if pair.image not in kept:
-                kept[pair.image] = pair.load()
-            return kept[pair.image]
-
-        return load
-
-    items = tuple(Pair(p.image, p.photograph, once(p)) for p in pairs.items)
-    return Pairs(items, pairs.data, pairs.noise, pairs.scale)
+def _size(lq: np.ndarray) -> tuple[int, int]:
+    return lq.shape[-2], lq.shape[-1]
