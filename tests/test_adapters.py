@@ -103,6 +103,21 @@ def test_an_encoder_survives_a_flat_picture(name):
     assert all(g is not None and torch.isfinite(g).all() for g in grads)
 
 
+def test_a_trained_thumbnail_encoder_knows_no_orientation():
+    encoder = ENCODERS["thumbnail"](dim=16)
+    small = torch.rand(2, 3, 96, 96)
+
+    def vector(maps: torch.Tensor) -> torch.Tensor:
+        return encoder(maps, Guidance(thumbnail=Guide(maps=maps, whole=True))).vector
+
+    assert not torch.allclose(vector(small), vector(small.rot90(1, (2, 3))))  # in training
+    encoder.eval()
+    for turns in range(4):
+        turned = small.rot90(turns, (2, 3))
+        torch.testing.assert_close(vector(small), vector(turned))
+        torch.testing.assert_close(vector(small), vector(turned.flip(-1)))
+
+
 def restorer(**encoder) -> Restorer:
     backbone = NAFNet(
         width=4, enc_blocks=(1, 1), middle_blocks=1, dec_blocks=(1, 1), attention="none"

@@ -14,7 +14,9 @@ class ThumbnailEncoder(nn.Module):
     """Four strided convolutions, mean and deviation over what is left, one linear layer.
 
     Haze and darkness are global: a crop of grey wall cannot tell whether it is grey because of fog.
-    The deviation stands beside the mean because haze shows as lost contrast.
+    The deviation stands beside the mean because haze shows as lost contrast. Once trained it takes
+    the mean over the eight turns and mirrors of the thumbnail: light and haze know no orientation,
+    while what was learnt by heart of single photographs does.
 
     Args:
         dim: D of the vector.
@@ -39,8 +41,16 @@ class ThumbnailEncoder(nn.Module):
         self.head = nn.Sequential(nn.Linear(2 * widths[-1], dim), nn.GELU(), nn.Linear(dim, dim))
 
     def forward(self, lq: Tensor, guidance: Guidance) -> Guide:
-        y: Tensor = self.features(guidance[self.asks[0].prior].maps - 0.5)
+        small = guidance[self.asks[0].prior].maps - 0.5
+        if self.training:
+            return Guide(vector=self._vector(small))
+        half = torch.cat([small, small.flip(-1), small.flip(-2), small.flip(-2, -1)])
+        turned = torch.cat([half, half.transpose(-2, -1)])
+        return Guide(vector=self._vector(turned).unflatten(0, (8, -1)).mean(0))
+
+    def _vector(self, small: Tensor) -> Tensor:
+        y: Tensor = self.features(small)
         mean = y.mean((2, 3), keepdim=True)
         # The square root of a variance has no gradient at 0: a flat thumbnail must not make a NaN.
         deviation = ((y - mean).square().mean((2, 3)) + 1e-6).sqrt()
-        return Guide(vector=self.head(torch.cat([mean.flatten(1), deviation], 1)))
+        return self.head(torch.cat([mean.flatten(1), deviation], 1))
