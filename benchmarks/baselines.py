@@ -21,7 +21,7 @@ import numpy as np
 from scipy import ndimage
 from skimage.restoration import denoise_nl_means
 
-from relume.lab.evaluate import Loaded, degraded_pairs
+from relume.lab.datasets import Loaded, degraded_pairs
 from relume.lab.metrics import as_uint8, psnr
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

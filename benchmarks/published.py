@@ -27,17 +27,11 @@ from torch import Tensor, nn
 from relume.card import Card
 from relume.lab.backbones import BACKBONES, Backbone, Output
 from relume.lab.backbones.sites import Adapt
+from relume.lab.datasets import Pairs, degraded_pairs, folder_pairs
 from relume.lab.engine import TorchEngine
-from relume.lab.evaluate import (
-    Pairs,
-    Report,
-    degraded_pairs,
-    engine_restorer,
-    evaluate,
-    folder_pairs,
-    told_by_truth,
-)
+from relume.lab.evaluate import engine_restorer, evaluate, told_by_truth
 from relume.lab.metrics import Protocol
+from relume.lab.report import Report
 from relume.lab.restorer import Restorer
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

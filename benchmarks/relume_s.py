@@ -29,16 +29,10 @@ import relume
 from relume.card import find
 from relume.engine import open_engine
 from relume.errors import RelumeError
-from relume.lab.evaluate import (
-    Pairs,
-    Report,
-    compare,
-    degraded_pairs,
-    engine_restorer,
-    evaluate,
-    folder_pairs,
-)
+from relume.lab.datasets import Pairs, degraded_pairs, folder_pairs
+from relume.lab.evaluate import engine_restorer, evaluate
 from relume.lab.metrics import CLEAN_FROM, Protocol
+from relume.lab.report import Report, compare
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / "runs/benchmarks"
@@ -155,6 +149,8 @@ def code_digest() -> str:
     files += [
         package / "lab/metrics.py",
         package / "lab/evaluate.py",
+        package / "lab/datasets.py",
+        package / "lab/report.py",
         ROOT / "benchmarks/baselines.py",
     ]
     total = hashlib.sha256()

@@ -86,7 +86,7 @@ def worker(candidate: str, path: Path, size: int, threads: int) -> None:
         from textbook import NAFNet, textbook_form
 
         from relume.lab import weights
-        from relume.lab.engine import restorer_of
+        from relume.lab.finished import restorer_of
 
         torch.set_num_threads(threads)
         network = restorer_of(weights.load(path.with_suffix(".safetensors"))).eval()

@@ -16,8 +16,9 @@ from relume.lab.backbones.ffdnet import FFDNet
 from relume.lab.backbones.guest import Guest
 from relume.lab.backbones.imdn import IMDB, IMDN, ContrastAttention
 from relume.lab.backbones.nafnet import NAFBlock, NAFNet
+from relume.lab.datasets import folder_pairs
 from relume.lab.engine import TorchEngine
-from relume.lab.evaluate import engine_restorer, evaluate, folder_pairs
+from relume.lab.evaluate import engine_restorer, evaluate
 from relume.lab.export import export
 from relume.lab.metrics import Protocol
 from relume.lab.restorer import Restorer

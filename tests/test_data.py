@@ -18,13 +18,13 @@ from relume.lab.data import Damage, Damaged, Paired
 from relume.lab.degrade import parse
 from relume.lab.loader import Loader
 from relume.lab.pairs import Kept, as_float, find_pairs, planes
-from relume.lab.photographs import Photograph, load_photographs, part_of
+from relume.lab.photographs import Photograph, beside, load_photographs, part_of
 from relume.lab.sources import AfterModel, InTurn, LaidOut, Source
 from relume.priors import PRIORS
 from relume.priors.cache import Remembered
 from relume.priors.partitions import VoronoiPrior
 from relume.priors.regions import RegionsPrior
-from relume.priors.thumbnail import thumbnail
+from relume.priors.thumbnail import SIDE, thumbnail
 
 DAMAGE = {"noise:sigma=5..50": 1.0, "haze:beta=0.1..1": 1.0, "jpeg:quality=20..60": 1.0}
 
@@ -203,6 +203,36 @@ def test_parts_in_another_light_leave_nothing_to_learn_by_heart(folder):
     assert spread[1] > spread[0]
     one = parts.batch(5, 1, 32)
     assert torch.equal(one.lq, samples(folder, windows=(0.6, 1.0)).batch(5, 1, 32).lq)
+
+
+def test_a_mosaic_shows_two_photographs_where_the_crop_is_of_one(folder):
+    black, white = (
+        Photograph(
+            "a",
+            np.full((3, 128, 160), level, np.uint8),
+            np.full((3, SIDE, SIDE), level / 255, np.float32),
+            np.full((3, 32, 40), level, np.uint8),
+            np.zeros((32, 40), np.int32),
+        )
+        for level in (0, 255)
+    )
+    shares, across = [], set()
+    for seed in range(20):
+        both = beside(black, white, np.random.default_rng(seed), (0.5, 1.0))
+        assert both.pixels is black.pixels
+        assert both.small.shape == (3, SIDE, SIDE)
+        other = both.small[0] > 0.3  # the darkest light leaves 0.6 * 0.9 of white
+        lines = (other.all(0), other.all(1))
+        across.add(bool(lines[0].any()))
+        assert lines[0].sum() + lines[1].sum() > 0
+        shares.append(float(other.mean()))
+    assert min(shares) >= 0.29
+    assert max(shares) <= 0.71
+    assert across == {True, False}
+    one, two = (samples(folder, windows=(0.6, 1.0), mosaic=share) for share in (0.0, 1.0))
+    maps = [s.batch(0, 8, 32).guidance["thumbnail"].maps for s in (one, two, two)]
+    assert not torch.equal(maps[0], maps[1])
+    assert torch.equal(maps[1], maps[2])
 
 
 def test_a_part_is_the_photographs_own_pixels_relit(folder):

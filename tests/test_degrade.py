@@ -20,7 +20,7 @@ from relume.lab.degrade import (
 from relume.lab.degrade.blur import disc_kernel, motion_kernel
 from relume.lab.degrade.codec import loss
 from relume.lab.degrade.noise import demosaic, normals
-from relume.lab.degrade.spec import to_file, to_light
+from relume.lab.degrade.tone import to_file, to_light
 from relume.priors.regions import regions as find_regions
 
 ALL = sorted(DEGRADATIONS)

@@ -12,22 +12,18 @@ from relume.engine import open_engine
 from relume.errors import CheckError, GuidanceError, UsageError
 from relume.guidance import Guidance, Guide
 from relume.image import Picture, enlarge, read, write
-from relume.lab.evaluate import (
+from relume.lab.datasets import (
     Loaded,
     Pair,
     Pairs,
-    Report,
-    compare,
     degraded_pairs,
-    engine_restorer,
-    evaluate,
     folder_pairs,
     match,
     photograph_of,
-    summary,
-    told_by_truth,
 )
+from relume.lab.evaluate import engine_restorer, evaluate, told_by_truth
 from relume.lab.metrics import Protocol, psnr
+from relume.lab.report import Report, compare, summary
 
 
 def put(path: Path, rgb: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ from relume.engine import feeds, open_engine
 from relume.errors import CheckError, ModelError, OutputError, UsageError
 from relume.guidance import Guidance
 from relume.lab import recipe, weights
-from relume.lab.engine import TorchEngine, restorer_of
+from relume.lab.engine import TorchEngine
 from relume.lab.export import (
     as_tensors,
     check,
@@ -24,6 +24,7 @@ from relume.lab.export import (
     measure_reach,
     with_card,
 )
+from relume.lab.finished import restorer_of
 from relume.tiling import plan
 
 

@@ -17,11 +17,10 @@ from relume.errors import GuidanceError, ModelError, RecipeError
 from relume.guidance import Guidance, Guide
 from relume.image import Picture, read, write, write_gray16
 from relume.lab import weights
-from relume.lab.engine import restorer_of
 from relume.lab.export import export, measure_reach
+from relume.lab.finished import attach, backbone_digest, load_backbone, restorer_of, save_adapter
 from relume.lab.recipe import Recipe
 from relume.lab.restorer import Restorer
-from relume.lab.runs import attach, backbone_digest, load_backbone, save_adapter
 from relume.priors.own import of_labels
 from relume.priors.regions import RegionsPrior
 from relume.restoration import restore

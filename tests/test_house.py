@@ -28,9 +28,9 @@ demo/ segmentation
 cli web cluster
 """
 LAB = """
-regions blocks memory segmentations sam pairs
-degrade/ losses/ metrics adapters/ backbones/ encoders/ photographs
-controls
+regions blocks memory segmentations sam_decoder pairs
+degrade/ losses/ metrics adapters/ backbones/ encoders/ photographs sam
+controls datasets report
 sources
 data
 restorer objectives/ loader
@@ -38,6 +38,7 @@ weights
 evaluate export
 train
 recipe
+finished
 runs
 reproduce/ engine
 """

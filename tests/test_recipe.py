@@ -102,8 +102,9 @@ def test_a_recipe_of_pairs_says_nothing_of_damage(tmp_path):
     [
         ("sam-deblur", "data.counts=[0.5, 0.5]", "nothing is made: leave out counts"),
         ("sam-deblur", "data.windows=[0.3, 1.0]", "leave out windows"),
+        ("relume-s", "data.windows=[]", "mosaic goes with windows"),
         ("sam-deblur", 'data.lq=""', "data: damage is missing, or lq where there are pairs"),
-        ("relume-s", "data.lq=blur", "leave out windows, damage, counts, factors, sizes"),
+        ("relume-s", "data.lq=blur", "leave out windows, mosaic, damage, counts, factors"),
     ],
 )
 def test_keys_that_do_not_go_together_are_named(name, override, says):

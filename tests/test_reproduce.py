@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from relume.errors import MissingError, UsageError
 from relume.image import Picture, write
-from relume.lab.evaluate import degraded_pairs
+from relume.lab.datasets import degraded_pairs
 from relume.lab.recipe import load
 from relume.lab.reproduce import (
     FULL,
@@ -21,11 +21,12 @@ from relume.lab.reproduce import (
     Job,
     System,
     contrast,
+    fill,
     looking_with,
-    run,
     table,
 )
-from relume.lab.reproduce.table import jobs, reports
+from relume.lab.reproduce.system import jobs
+from relume.lab.reproduce.table import reports
 from relume.lab.reproduce.testsets import GOPRO, REALBLUR_J, scene_of
 from relume.lab.runs import data_digest, run_recipe
 from relume.lab.weights import load as load_weights
@@ -135,13 +136,14 @@ def test_a_table_grows_over_several_calls_and_trains_nothing_twice(root, system,
     told: list[str] = []
     bench = Bench(system, root, tmp_path, tell=told.append)
     assert "not trained yet" in table(bench)
-    run(bench, budget=0)  # one run at least
+    fill(bench, budget=0)  # one run at least
     assert sum("training" in line for line in told) == 1
-    text = run(bench, budget=0)
+    fill(bench, budget=0)
+    text = table(bench)
     assert sum("training" in line for line in told) == 2
     assert "ours against none on val" in text and "no verdict before 3 seeds" in text
     assert text.count("not trained yet") == 1 and "| without | 1.00 |" in text
-    run(bench, budget=0, rows=["none"])  # done: goes on to what is missing of the row
+    fill(bench, budget=0, rows=["none"])  # done: goes on to what is missing of the row
     (one,) = reports(bench, system.arm("ours"), 1)["val"]
     assert one.data["n"] == 3
     again = Bench(system, root, tmp_path, tell=lambda _: pytest.fail("nothing is left to do"))
@@ -150,7 +152,7 @@ def test_a_table_grows_over_several_calls_and_trains_nothing_twice(root, system,
 
 def test_a_row_that_is_not_there_is_named(root, system, tmp_path):
     with pytest.raises(UsageError, match="Did you mean 'ours'"):
-        run(Bench(system, root, tmp_path), budget=0, rows=["our"])
+        fill(Bench(system, root, tmp_path), budget=0, rows=["our"])
 
 
 def test_a_contrast_counts_photographs_and_seeds(root):
@@ -323,12 +325,12 @@ def test_the_published_table_of_sam_deblur_on_small_pictures(sets, tmp_path, mon
 def test_what_stands_in_the_way_is_said_before_the_first_step(sets, tmp_path):
     (paper,) = FULL["sam-deblur"]
     with pytest.raises(UsageError, match=r"No pictures in .*GoPro/train/\*/blur") as caught:
-        run(Bench(paper, tmp_path, tmp_path), budget=0)
+        fill(Bench(paper, tmp_path, tmp_path), budget=0)
     assert "\n" not in str(caught.value)
     with pytest.raises(MissingError, match="--sam FOLDER or HUB_ID"):
-        run(Bench(paper, sets, tmp_path), budget=0)
+        fill(Bench(paper, sets, tmp_path), budget=0)
     with pytest.raises(MissingError, match="no such folder"):
-        run(Bench(paper, sets, tmp_path, prior=looking_with(str(tmp_path / "gone"))), budget=0)
+        fill(Bench(paper, sets, tmp_path, prior=looking_with(str(tmp_path / "gone"))), budget=0)
 
 
 def test_the_rows_of_sam_deblur_have_the_published_number_of_weights(tmp_path):

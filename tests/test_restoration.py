@@ -1,6 +1,6 @@
 """Restoration: what happens around the model, shown with engines that need none."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -10,19 +10,10 @@ from relume.card import Card, Reads
 from relume.errors import CheckError, MissingError, PictureError, ShapeError, UsageError
 from relume.guidance import Guidance, Guide
 from relume.image import Picture, enlarge, write
+from relume.priors.choice import priors_of, region_places, settings_of, stand_ins
 from relume.priors.own import OwnMasks, Told
 from relume.priors.sam import SamPrior
-from relume.restoration import (
-    as_map,
-    as_picture,
-    as_regions,
-    priors_of,
-    region_places,
-    restore,
-    settings_of,
-    stand_ins,
-    view_of,
-)
+from relume.restoration import as_map, as_picture, as_regions, restore, view_of
 
 
 @dataclass
@@ -263,6 +254,8 @@ def test_who_only_says_what_was_given_needs_no_model_before_it(photo, monkeypatc
     rgb = as_picture(photo).rgb()
     assert np.abs(seen[0] - (1 - rgb)).max() < 1e-6  # it looks at what the first model made
     monkeypatch.setattr(restoration, "open_engine", None)
+    restore(photo, Spy(card), prior={"regions": Looks()})  # it is open from the first time
+    restoration._opened.cache_clear()
     assert restore(photo, Spy(card), regions=np.ones((96, 128), int)).prior == "own"
 
 
@@ -290,6 +283,10 @@ def test_settings_name_all_that_decides(tmp_path):
 def test_nothing_is_announced_where_nothing_stands_in():
     card = Card("spy", reads=(THUMBNAIL, REGIONS))
     assert stand_ins(card, priors_of(card, "auto")) == []
+    recipe = {"priors": {"regions": {"kind": "sam"}, "thumbnail": "no row"}}
+    line = "regions stands in the place of sam, which spy was trained with"
+    assert stand_ins(replace(card, recipe=recipe), priors_of(card, "auto")) == [line]
+    assert stand_ins(replace(card, recipe={"priors": 1}), priors_of(card, "auto")) == []
 
 
 def test_a_model_that_must_be_told_the_noise_level_says_so(photo):

@@ -12,7 +12,8 @@ from relume.engine import open_engine
 from relume.errors import MissingError, ModelError, ShapeError, UsageError
 from relume.image import Picture, read, write
 from relume.lab import weights as stored_weights
-from relume.lab.export import card_of, described
+from relume.lab.export import described
+from relume.lab.finished import card_of
 from relume.lab.recipe import load
 from relume.lab.sam import (
     _points,
@@ -20,9 +21,9 @@ from relume.lab.sam import (
     open_sam,
     sam_of,
     segment_everything,
-    share_picture,
     suppress,
 )
+from relume.lab.sam_decoder import share_picture
 from relume.priors.cache import Cache
 from relume.priors.regions import partition
 from relume.priors.sam import Everything, SamPrior, find_weights
@@ -376,6 +377,13 @@ def test_a_models_own_mean_and_spread_are_taken(weights):
         (weights / "preprocessor_config.json").unlink()
     assert opened.mean == (0, 0, 0)
     assert opened.std == (0.229, 0.224, 0.225)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_gpu_that_is_not_there_is_missed_before_the_weights_are_read(weights):
+    assert SamPrior(weights).device == "auto"
+    with pytest.raises(MissingError, match="torch sees no GPU here"):
+        open_sam(weights, "gpu")
 
 
 # What can be missing

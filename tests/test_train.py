@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from relume.errors import CheckError, UsageError
+from relume.errors import CheckError, RecipeError, UsageError
 from relume.guidance import Guidance
 from relume.lab.data import Batch
 from relume.lab.losses import charbonnier
@@ -156,3 +156,24 @@ def test_samples_are_numbered_without_gap_over_the_change_of_crops():
         assert first == expected
         assert crop == (8 if step < 9 else 16)
         expected += count
+
+
+class Shifts(nn.Module):
+    def forward(self, lq, guidance):
+        return lq + 0.1
+
+
+def test_harm_adds_the_square_of_what_was_lost_and_forgives_what_was_won():
+    gt = torch.full((2, 3, 4, 4), 0.5)
+    batch = Batch(torch.stack([gt[0], gt[0] - 0.1]), gt, Guidance())  # clean, and 0.1 too dark
+
+    def error(out, gt):
+        return (out - gt).square().mean((1, 2, 3))
+
+    plain, _ = Restoration(error)(batch, Shifts())
+    loss, logs = Restoration(error, harm=3.0)(batch, Shifts())
+    assert plain.tolist() == pytest.approx([0.01, 0], abs=1e-7)
+    assert logs["worse"].tolist() == pytest.approx([0.01, 0], abs=1e-7)
+    assert loss.tolist() == pytest.approx([0.01 + 3 * 0.01**2, 0], abs=1e-7)
+    with pytest.raises(RecipeError, match=r"objective\.harm must be 0 or more"):
+        Restoration(error, harm=-1)

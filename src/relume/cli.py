@@ -46,6 +46,9 @@ Prior = Annotated[
 Recursive = Annotated[
     bool, typer.Option("-r", "--recursive", help="Look into folders; mirror the tree.")
 ]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace earlier outputs of relume's own.")
+]
 
 
 @app.callback(invoke_without_command=True)
@@ -89,9 +92,7 @@ def restore(
         bool,
         typer.Option("--sidecar", help="Write each report line beside its output, as OUTPUT.json."),
     ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace earlier outputs of relume's own.")
-    ] = False,
+    overwrite: Overwrite = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
     ] = False,
@@ -105,21 +106,15 @@ def restore(
     from . import batch
     from .card import find
     from .engine import open_engine
+    from .priors.choice import priors_of, region_places, settings_of
     from .priors.own import OwnMasks
-    from .restoration import (
-        Masks,
-        for_files,
-        priors_of,
-        region_places,
-        settings_of,
-        tile_side,
-    )
+    from .restoration import Masks, for_files, tile_side
 
     many = recursive or len(inputs) > 1 or inputs[0].is_dir()
     masks, side = Masks(map, protect), tile_side(tile)
     own = OwnMasks(regions, one=not many) if regions is not None else None
     found = find(_model(model))
-    asked = priors_of(found.card, prior, sam=sam, network=not dry_run)
+    asked = priors_of(found.card, prior, sam=sam, network=not dry_run, device=device)
     places = region_places(found.card, asked) if own else []
     told = settings_of(asked, own, places)
     runner = open_engine(found, engine=engine, device=device)
@@ -229,9 +224,7 @@ def segment(
         Path | None,
         typer.Option(help="Masks of your own: a label map, a folder of masks, or run-length JSON."),
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace earlier outputs of relume's own.")
-    ] = False,
+    overwrite: Overwrite = False,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -447,33 +440,16 @@ def export(
 ) -> None:
     """Make the model file that `restore` runs, and check it against the network. [lab]"""
     _lab("export")
-    from dataclasses import replace
-
     from .image import read
-    from .lab import weights
     from .lab.degrade.folder import photographs
-    from .lab.engine import restorer_of
-    from .lab.export import card_of
     from .lab.export import export as write_model
-    from .lab.runs import BACKBONE, attach
-    from .restoration import look, priors_of
+    from .lab.finished import opened
+    from .priors.choice import priors_of
+    from .restoration import look
 
     if out.exists():
         raise OutputError(f"{out} is already there; remove it or choose another name.")
-    path = source / "model.safetensors" if source.is_dir() else source
-    if not path.is_file():
-        raise UsageError(f"{path}: there is no such file. `relume train` writes it at its end.")
-    stored = weights.load(path)
-    card = stored.card or card_of(stored.recipe)
-    if backbone is not None:
-        restorer: Any = attach(path, backbone)
-    elif any(name.startswith(BACKBONE) for name in stored.tensors):
-        restorer = restorer_of(stored)
-    else:
-        raise UsageError(
-            f"{path} holds an adapter alone. Give --backbone the weights it was trained beside."
-        )
-    card = replace(card, reads=tuple(restorer.reads))
+    restorer, card = opened(source, backbone)
     seen = None
     if pictures is not None:
         asked = priors_of(card, "auto", sam=sam)
@@ -524,10 +500,12 @@ def evaluate(
 
     from .card import find
     from .engine import open_engine
-    from .lab.evaluate import degraded_pairs, engine_restorer, folder_pairs, told_by_truth
+    from .lab.datasets import degraded_pairs, folder_pairs
+    from .lab.evaluate import engine_restorer, told_by_truth
     from .lab.evaluate import evaluate as measure
     from .lab.metrics import Protocol
-    from .restoration import look, priors_of, settings_of, stand_ins
+    from .priors.choice import priors_of, settings_of, stand_ins
+    from .restoration import look
 
     found = find(_model(model))
     runner = open_engine(found, engine=engine, device=device)
@@ -537,7 +515,7 @@ def evaluate(
         pairs = degraded_pairs(gt, str(spec), seed=seed, noise=noise, scale=found.card.scale)
     truth = told_by_truth(found.card)
     blind = replace(found.card, reads=tuple(r for r in found.card.reads if r.prior not in truth))
-    asked = priors_of(blind, prior, sam=sam)
+    asked = priors_of(blind, prior, sam=sam, device=device)
     said = settings_of(asked)
     for note in (*pairs.announced, *stand_ins(blind, asked)):
         _warn(note)
@@ -586,7 +564,7 @@ def reproduce(
     from .lab.memory import keep_memory
 
     keep_memory()
-    from .lab.reproduce import FULL, SYSTEMS, Bench, looking_with, run
+    from .lab.reproduce import FULL, SYSTEMS, Bench, fill, looking_with, table
 
     if system not in SYSTEMS:
         raise UsageError(
@@ -606,8 +584,8 @@ def reproduce(
             tell=(lambda _: None) if quiet or json else _note,
         )
         known = [row for row in rows.split(",") if row]
-        share = budget / len(papers)
-        tables[paper.name] = run(bench, budget=share, rows=known)
+        fill(bench, budget=budget / len(papers), rows=known)
+        tables[paper.name] = table(bench, known)
         if not json:
             print(tables[paper.name], end="\n\n")
     if json:

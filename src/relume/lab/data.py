@@ -18,7 +18,7 @@ from ..image import read
 from ..priors.thumbnail import SIDE
 from .degrade import Chain, Sampled, View, camera_order, generator, parse
 from .pairs import ROOM, FilePair, Kept, as_float, planes, scale_of
-from .photographs import Photograph, part_of
+from .photographs import Photograph, beside, part_of
 from .sources import Source, controlled, told_by_gt
 
 
@@ -178,6 +178,8 @@ class Damaged(Samples):
         seed, sources: As in `Samples`; the seed decides a photograph's size too.
         windows: Where given, each sample sees a part of its photograph, of such shares of its
             sides, in another light (`part_of`).
+        mosaic: Share of the samples whose thumbnail shows a part of another photograph too
+            (`beside`); goes with windows.
         fixed: Damages of each photograph. 0 draws a new one for each sample, which only the
             thumbnail can follow; every other prior looks at so many whole damaged photographs, and
             what it says of them is kept.
@@ -194,15 +196,12 @@ class Damaged(Samples):
         seed: int,
         sources: Mapping[str, Source] | None = None,
         windows: tuple[float, float] | None = None,
+        mosaic: float = 0.0,
         fixed: int = 0,
     ) -> None:
         super().__init__(len(photographs), seed=seed, sources=sources)
-        self.photographs, self.damage, self.windows, self.fixed = (
-            photographs,
-            damage,
-            windows,
-            fixed,
-        )
+        self.photographs, self.damage = photographs, damage
+        self.windows, self.mosaic, self.fixed = windows, mosaic, fixed
         self._kept: dict[tuple[int, int], _Drawn] = {}
         slow = [name for name in self.sources if name != "thumbnail"]
         if slow and not fixed:
@@ -218,6 +217,9 @@ class Damaged(Samples):
         photo = drawn.photo if drawn else sizes[int(rng.integers(len(sizes)))]
         if self.windows and not drawn:
             photo = part_of(photo, rng, self.windows, max(crop, SIDE))
+            if self.mosaic and rng.random() < self.mosaic:
+                others = self.photographs[int(rng.integers(len(self.photographs)))]
+                photo = beside(photo, others[0], rng, self.windows)
         scale = drawn.sampled.scale if drawn and drawn.sampled else 1
         height, width = (side // scale for side in photo.pixels.shape[-2:])
         box = _anywhere(photo.name, (height, width), crop, rng)

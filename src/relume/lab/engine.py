@@ -7,15 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 from torch import nn
 
 from ..card import Card, ModelFile, Reads
 from ..engine import Precision, checked, feeds, guide_of, with_prepared
-from ..errors import MissingError, ModelError, RecipeError, UsageError
+from ..errors import MissingError, ModelError, UsageError
 from ..guidance import Guidance
 from . import weights
-from .recipe import Recipe
+from .finished import restorer_of
 
 
 class TorchEngine:
@@ -116,22 +115,3 @@ def open_torch(
         )
     restorer = restorer_of(stored)
     return TorchEngine(restorer, model.card, device=device, threads=threads, precision=precision)
-
-
-def restorer_of(stored: weights.Weights) -> nn.Module:
-    """The network that a recipe builds, holding the weights stored with that recipe.
-
-    Raises:
-        ModelError: The recipe builds no network, or the weights do not fit it.
-    """
-    try:
-        restorer = Recipe.model_validate(stored.recipe).build_model()
-    except (ValidationError, RecipeError) as error:
-        first = " ".join(str(error).split())[:200]
-        raise ModelError(f"the recipe in the weights builds no network here: {first}") from None
-    try:
-        restorer.load_state_dict(stored.tensors)
-    except RuntimeError as error:
-        first = str(error).splitlines()[-1].strip()
-        raise ModelError(f"the weights do not fit the network of their recipe: {first}") from None
-    return restorer

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
 import logging
 import math
 import warnings
@@ -26,7 +25,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ..card import CARD_FORMAT, CARD_KEY, Card, Reads, header, survey
+from ..card import CARD_KEY, Card, Reads, header, survey
 from ..engine import Engine, OnnxEngine, OpenVinoEngine, feeds, guide_of
 from ..errors import CheckError, MissingError, ModelError, UsageError
 from ..guidance import Guidance, Guide
@@ -91,20 +90,6 @@ def export(
         weights.write_whole(path.with_suffix(suffix), data)
     weights.save(path.with_suffix(".safetensors"), halves, recipe=card.recipe, card=card)
     return card
-
-
-def card_of(recipe: Mapping[str, Any]) -> Card:
-    """What a resolved recipe says of its model, before anything is known of the network.
-
-    Raises:
-        ModelError: Its `card` holds what no card may.
-    """
-    said = {**recipe.get("card", {}), "name": recipe["name"], "recipe": recipe}
-    # What a prior looked at in training it looks at in use: the model that ran first runs first.
-    before = [row["after"] for row in recipe.get("priors", {}).values() if row.get("after")]
-    if before:
-        said["first"] = before[0]
-    return Card.from_json(json.dumps({"format": CARD_FORMAT, **said}))
 
 
 def described(restorer: nn.Module, card: Card, halves: Mapping[str, Tensor]) -> Card:

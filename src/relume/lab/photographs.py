@@ -1,6 +1,6 @@
 """Training photographs as they lie in memory: each at several sizes, and parts in another light."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -100,27 +100,10 @@ def part_of(
         windows: Smallest and largest side of the part, as a share of the photograph's.
         least: Smallest side in pixels.
     """
-    tops, sides = [], []
-    for have in photo.pixels.shape[-2:]:
-        side = round(have * rng.uniform(*windows))
-        side = min(max(side, least), have) // 4 * 4
-        tops.append(int(rng.integers((have - side) // 4 + 1)) * 4)
-        sides.append(side)
-    (top, left), (height, width) = tops, sides
-    # A camera's choices: exposure, white balance, contrast curve. And the day's: far things are
-    # pale in photographs that nobody calls hazy.
-    gain = rng.uniform(0.6, 1.1) * rng.uniform(0.9, 1.1, 3)
-    values = (np.arange(256) / 255) ** np.exp(rng.uniform(-0.4, 0.4))
-    veil = rng.uniform(0, 0.1)
-    light = gain[:, None] * values * (1 - veil) + veil * rng.uniform(0.7, 1.0)
-    light = np.rint(np.clip(light, 0, 1) * 255).astype(np.uint8)
-
-    def lit(pixels: np.ndarray) -> np.ndarray:
-        return np.stack([table.take(plane) for table, plane in zip(light, pixels, strict=True)])
-
-    pixels = lit(photo.pixels[:, top : top + height, left : left + width])
-    rows, columns = slice(top // 4, (top + height) // 4), slice(left // 4, (left + width) // 4)
-    coarse = lit(photo.coarse[:, rows, columns])
+    top, left, height, width = _window(photo, rng, windows, least)
+    light = _light(rng)
+    pixels = _lit(photo.pixels[:, top : top + height, left : left + width], light)
+    coarse = _coarse(photo, (top, left, height, width), light)
     small = area_resize(coarse.astype(np.float32) / np.float32(255), SIDE, SIDE)
     (h, w), (full_h, full_w) = photo.regions.shape, photo.pixels.shape[-2:]
     regions = photo.regions[
@@ -128,3 +111,60 @@ def part_of(
         left * w // full_w : max(left * w // full_w + 1, (left + width) * w // full_w),
     ]
     return Photograph(photo.name, pixels, small.astype(np.float32), coarse, regions)
+
+
+def beside(
+    photo: Photograph, other: Photograph, rng: np.random.Generator, windows: tuple[float, float]
+) -> Photograph:
+    """The photograph, its thumbnail squeezed to leave room for a part of another photograph.
+
+    Two by two, a hundred photographs make ten thousand pictures. What the halves share is the
+    damage, which is drawn over both of them.
+
+    Args:
+        windows: Smallest and largest side of the other's part, as a share of its own.
+    """
+    coarse = _coarse(other, _window(other, rng, windows, SIDE), _light(rng))
+    room = round(SIDE * rng.uniform(0.3, 0.7))
+    mine = area_resize(photo.small, SIDE, SIDE - room)
+    theirs = area_resize(coarse.astype(np.float32) / np.float32(255), SIDE, room)
+    halves = [mine, theirs] if rng.integers(2) else [theirs, mine]
+    small = np.concatenate(halves, 2)
+    if rng.integers(2):
+        small = small.transpose(0, 2, 1)
+    return replace(photo, small=np.ascontiguousarray(small, np.float32))
+
+
+def _window(
+    photo: Photograph, rng: np.random.Generator, windows: tuple[float, float], least: int
+) -> tuple[int, int, int, int]:
+    """top, left, height and width of a part, in pixels, on the grid of `coarse`."""
+    tops, sides = [], []
+    for have in photo.pixels.shape[-2:]:
+        side = round(have * rng.uniform(*windows))
+        side = min(max(side, least), have) // 4 * 4
+        tops.append(int(rng.integers((have - side) // 4 + 1)) * 4)
+        sides.append(side)
+    return tops[0], tops[1], sides[0], sides[1]
+
+
+def _light(rng: np.random.Generator) -> np.ndarray:
+    """(3, 256) uint8, what becomes of each level of each channel in another light.
+
+    A camera's choices: exposure, white balance, contrast curve. And the day's: far things are pale
+    in photographs that nobody calls hazy.
+    """
+    gain = rng.uniform(0.6, 1.1) * rng.uniform(0.9, 1.1, 3)
+    values = (np.arange(256) / 255) ** np.exp(rng.uniform(-0.4, 0.4))
+    veil = rng.uniform(0, 0.1)
+    light = gain[:, None] * values * (1 - veil) + veil * rng.uniform(0.7, 1.0)
+    return np.rint(np.clip(light, 0, 1) * 255).astype(np.uint8)
+
+
+def _lit(pixels: np.ndarray, light: np.ndarray) -> np.ndarray:
+    return np.stack([table.take(plane) for table, plane in zip(light, pixels, strict=True)])
+
+
+def _coarse(photo: Photograph, window: tuple[int, int, int, int], light: np.ndarray) -> np.ndarray:
+    top, left, height, width = (v // 4 for v in window)
+    return _lit(photo.coarse[:, top : top + height, left : left + width], light)

@@ -119,8 +119,9 @@ class Data(_Part):
     """photographs, validation, segmentations: folders below the data root.
 
     damage: SPEC -> how often. windows: each sample sees a part of its photograph, of such shares of
-    its sides, in another light. fixed: damages of each photograph, where a prior must look at it
-    whole; 0 draws them anew.
+    its sides, in another light. mosaic: share of the samples, where there are windows, whose
+    thumbnail shows a part of another photograph too. fixed: damages of each photograph, where a
+    prior must look at it whole; 0 draws them anew.
 
     lq: where given, samples are crops of real pairs. It and `photographs`, the good pictures, are
     patterns then (`pairs.find_pairs`), and nothing that makes damage applies.
@@ -131,6 +132,7 @@ class Data(_Part):
     validation: str = ""
     segmentations: str = ""
     windows: tuple[Share, Share] | tuple[()] = ()
+    mosaic: Annotated[float, Field(ge=0, le=1)] = 0.0
     fixed: Annotated[int, Field(ge=0)] = 0
     damage: dict[str, Share] = {}
     counts: tuple[Share, ...] = (0.1, 0.5, 0.3, 0.1)
@@ -141,6 +143,8 @@ class Data(_Part):
     def _fit(self) -> "Data":
         if not self.lq and "damage" not in self.model_fields_set:
             raise PydanticCustomError("recipe", "damage is missing, or lq where there are pairs")
+        if self.mosaic and not self.windows:
+            raise PydanticCustomError("recipe", "mosaic goes with windows: give both or neither")
         made = [key for key in MADE if key in self.model_fields_set]
         if self.lq and made:
             raise PydanticCustomError(
@@ -153,11 +157,12 @@ class Data(_Part):
     @model_serializer(mode="wrap")
     def _said(self, said: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Only what applies to such data."""
-        unsaid = MADE if self.lq else ("lq",)
+        # Recipes from before there was a mosaic keep their digest.
+        unsaid = MADE if self.lq else ("lq",) if self.mosaic else ("lq", "mosaic")
         return {key: value for key, value in said(self).items() if key not in unsaid}
 
 
-MADE = ("segmentations", "windows", "fixed", "damage", "counts", "factors", "sizes")
+MADE = ("segmentations", "windows", "mosaic", "fixed", "damage", "counts", "factors", "sizes")
 """Keys of data that is damaged as it is drawn."""
 
 
@@ -310,8 +315,7 @@ class Recipe(_Part):
             RecipeError: It is not known, or does not take these arguments.
         """
         kind = _Kind(kind=row.kind or name, **(row.model_extra or {}))
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        prior: Prior = kind.made_of(PRIORS, f"priors.{name}", device=device)
+        prior: Prior = kind.made_of(PRIORS, f"priors.{name}")
         if row.layout and row.layout not in LAYOUTS:
             raise RecipeError(
                 f"priors.{name}.layout: {row.layout!r} is none of {', '.join(LAYOUTS)}."
@@ -343,6 +347,7 @@ class Recipe(_Part):
             seed=self.seed,
             sources=sources,
             windows=self.data.windows or None,
+            mosaic=self.data.mosaic,
             fixed=self.data.fixed,
         )
 

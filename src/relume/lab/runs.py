@@ -10,17 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file
 from torch import Tensor
 
-from ..errors import ModelError, OutputError, UsageError
+from ..errors import OutputError, UsageError
 from ..guidance import Guidance
 from ..image import Picture, is_image, read, write
 from ..image.drawing import line_chart
 from .data import Batch
 from .degrade import generator, parse
-from .export import card_of, described
+from .export import described
+from .finished import begin_with, card_of, load_backbone, save_adapter
 from .loader import Loader
 from .metrics import psnr
 from .pairs import find_pairs
@@ -28,7 +27,7 @@ from .recipe import Recipe
 from .restorer import Restorer
 from .sources import controlled
 from .train import train
-from .weights import digest, load, save, to_half, write_tensors
+from .weights import save, to_half
 
 
 @dataclass(frozen=True)
@@ -213,92 +212,6 @@ def save_finished(recipe: Recipe, model: Restorer, run: Path) -> Path:
     if recipe.backbone.frozen and recipe.adapters:
         save_adapter(run / "adapter.safetensors", model, recipe)
     return path
-
-
-def begin_with(model: Restorer, path: Path) -> None:
-    """The finished weights of another run of the same network.
-
-    Raises:
-        UsageError: They are not there.
-        ModelError: They cannot be read, or are another network's.
-    """
-    if not path.is_file():
-        raise UsageError(
-            f"The recipe begins with {path}, which is not here. Train what makes it first, or "
-            """begin from nothing with --set 'start=""'."""
-        )
-    try:
-        model.load_state_dict(load(path).tensors)
-    except RuntimeError as error:
-        first = " ".join(str(error).split())[:200]
-        raise ModelError(f"{path} does not fit the recipe's network: {first}") from None
-
-
-def load_backbone(model: Restorer, path: Path) -> None:
-    """Pre-trained weights, in the authors' key names, into a restorer's backbone.
-
-    Raises:
-        ModelError: No safetensors, or the weights of another network.
-    """
-    try:
-        tensors = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{path} cannot be read as weights of a backbone: {error}.") from None
-    try:
-        model.backbone.load_state_dict(tensors)
-    except RuntimeError as error:
-        first = " ".join(str(error).split())[:200]
-        raise ModelError(f"{path} does not fit the recipe's backbone: {first}") from None
-
-
-def save_adapter(path: Path, model: Restorer, recipe: Recipe) -> None:
-    """What was trained beside a frozen backbone, in a file that names the backbone by its digest.
-
-    Raises:
-        OutputError: It cannot be written.
-    """
-    tensors = model.state_dict()
-    own = to_half({k: v for k, v in tensors.items() if not k.startswith(BACKBONE)})
-    header = {
-        "recipe": json.dumps(recipe.resolved(), sort_keys=True),
-        "digest": digest(own),
-        "backbone": backbone_digest(model),
-    }
-    write_tensors(path, own, header)
-
-
-def attach(adapter: Path, backbone: Path) -> Restorer:
-    """The restorer of an adapter file on the backbone it was trained beside.
-
-    Args:
-        adapter: What `save_adapter` wrote.
-        backbone: The backbone's weights, in the authors' key names.
-
-    Raises:
-        ModelError: Either cannot be read, or the adapter was trained beside another backbone.
-    """
-    stored = load(adapter)
-    with safe_open(adapter, "pt") as file:
-        wanted = file.metadata().get("backbone", "")
-    model = Recipe.model_validate(stored.recipe).build_model()
-    load_backbone(model, backbone)
-    if (found := backbone_digest(model)) != wanted:
-        raise ModelError(
-            f"{adapter} was trained beside a backbone with the digest {wanted[:12]}, but "
-            f"{backbone} has {found[:12]}. Give the weights it was trained with."
-        )
-    missing, unknown = model.load_state_dict(stored.tensors, strict=False)
-    if unknown or any(not name.startswith(BACKBONE) for name in missing):
-        raise ModelError(f"{adapter} does not hold what its own recipe builds. Train it again.")
-    return model
-
-
-def backbone_digest(model: Restorer) -> str:
-    """sha256 over the backbone's tensors, as they are."""
-    return digest(model.backbone.state_dict())
-
-
-BACKBONE = "backbone."
 
 
 def training_files(recipe: Recipe, root: Path) -> list[tuple[str, Path]]:

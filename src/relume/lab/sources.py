@@ -11,8 +11,9 @@ import torch
 from ..engine import Engine
 from ..guidance import Guidance, Guide, Kind
 from ..priors import Prior
+from ..priors.choice import priors_of
 from ..priors.partitions import LAYOUTS
-from ..restoration import priors_of, run_model
+from ..restoration import run_model
 from .controls import CONTROLS
 
 

@@ -62,7 +62,7 @@ class SamPrior:
         max_side: Longest side, in pixels, at which masks are drawn; SAM itself looks at 1024.
         most: Masks at most, those of the largest area; 0 = all.
         network: Whether a hub model that is not on this machine may be fetched.
-        device: Of torch: "cpu", "cuda" ...
+        device: "cpu", "gpu", or "auto" for a GPU where torch sees one.
         cache: Where masks are kept; by default the system's place for caches.
         grid, predicted_iou, stability, offset, overlap: As `Everything` has them.
 
@@ -83,7 +83,7 @@ class SamPrior:
         max_side: int = 1024,
         most: int = 0,
         network: bool = False,
-        device: str = "cpu",
+        device: str = "auto",
         cache: Cache | None = None,
         grid: int = 32,
         predicted_iou: float = 0.88,

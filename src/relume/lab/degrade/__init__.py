@@ -8,21 +8,13 @@ A new kind is a `Damage` in one file and one row of the table below.
 """
 
 from .blur import Blur, Defocus, RegionBlur
+from .chain import Chain, Degraded, Sampled
 from .codec import Down, Jpeg, Resize
+from .damage import Damage, Parameter, Range, generator
 from .light import LowLight
 from .noise import Noise, Poisson, Sensor
-from .spec import (
-    Chain,
-    Damage,
-    Degraded,
-    Parameter,
-    Range,
-    Sampled,
-    View,
-    camera_order,
-    generator,
-    parse,
-)
+from .spec import camera_order, parse
+from .view import View
 from .weather import Haze, Rain, Raindrop
 
 __all__ = [

@@ -10,7 +10,8 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from .spec import Array, Damage, Parameter, Range, View, uniform
+from .damage import Damage, Parameter, Range, uniform
+from .view import Array, View
 
 
 def motion_kernel(length: float, angle: float, curve: float) -> Array:

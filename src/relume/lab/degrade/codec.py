@@ -11,7 +11,9 @@ import numpy as np
 import torch
 
 from ...image.writer import jpeg_round_trip
-from .spec import Array, Damage, Parameter, Range, View, to_levels, uniform
+from .damage import Damage, Parameter, Range, uniform
+from .tone import to_levels
+from .view import Array, View
 
 # JPEG as libjpeg-turbo computes it (the accurate integer DCT, which is its default), to the bit.
 #

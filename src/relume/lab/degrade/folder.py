@@ -11,7 +11,9 @@ from typing import Any
 from ...errors import OutputError, UsageError
 from ...image import Picture, is_image, read, write, write_gray16
 from ...priors.regions import regions
-from .spec import Chain, Degraded, Finish, generator, parse
+from .chain import Chain, Degraded, Finish
+from .damage import generator
+from .spec import parse
 
 PARAMS = "params.jsonl"
 

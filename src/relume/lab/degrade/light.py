@@ -8,8 +8,10 @@ from typing import ClassVar
 import numpy as np
 import torch
 
+from .damage import Damage, Parameter, Range, seed, uniform
 from .noise import averaged, normals
-from .spec import Array, Damage, Parameter, Range, View, seed, to_file, to_light, uniform
+from .tone import to_file, to_light
+from .view import Array, View
 
 
 class LowLight(Damage):

@@ -10,7 +10,9 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from .spec import Array, Damage, Parameter, Range, View, seed, to_file, to_light, uniform
+from .damage import Damage, Parameter, Range, seed, uniform
+from .tone import to_file, to_light
+from .view import Array, View
 
 
 @functools.cache

@@ -1,8 +1,10 @@
 """The papers' tables with the controls they lack: `relume reproduce`. One file, one row each."""
 
+from .bench import Bench, fill
 from .sam_deblur import SAM_DEBLUR, SAM_DEBLUR_PUBLISHED, looking_with
 from .spt import SPT_DNCNN, SPT_DNCNN_DIV2K, SPT_IMDN, SPT_IMDN_DIV2K
-from .table import Arm, Bench, Column, Job, System, contrast, run, table
+from .system import Arm, Column, Job, System
+from .table import contrast, table
 
 __all__ = [
     "FULL",
@@ -13,8 +15,8 @@ __all__ = [
     "Job",
     "System",
     "contrast",
+    "fill",
     "looking_with",
-    "run",
     "table",
 ]
 

@@ -18,13 +18,14 @@ import numpy as np
 from ...errors import UsageError
 from ...guidance import Guidance, Guide
 from ...image import is_image, read
+from ..datasets import Loaded, Pair, Pairs, files_digest, folder_pairs
 from ..degrade import Chain, View, generator, parse
 from ..degrade.blur import Convolution
-from ..degrade.spec import mirrored, to_file, to_light
-from ..evaluate import Loaded, Pair, Pairs, files_digest, folder_pairs
+from ..degrade.tone import to_file, to_light
+from ..degrade.view import mirrored
 from ..metrics import Protocol
 from ..segmentations import human_regions
-from .table import Arm, Column, System
+from .system import Arm, Column, System
 from .testsets import GOPRO, REALBLUR_J, REDS, RELOBLUR
 
 TEST = "bsds500/images/val"
@@ -60,10 +61,30 @@ PAPER: dict[str, dict[str, str]] = {
 }
 ABSTRACT = "The abstract of the paper swaps its gains on REDS and ReLoBlur; the table is quoted."
 
-ARMS = (
+FIRST = (
     Arm("none", "w/o SAM", paper=PAPER["none"]),
     Arm("cat", "CAT", (CAT,), after="none", paper=PAPER["cat"]),
     Arm("map", "MAP", MAP, after="none", paper=PAPER["map"]),
+)
+
+
+def _controls(ours: tuple[str, ...], voronoi: str, oracle: str) -> tuple[Arm, ...]:
+    """What may explain `ours` away: the same network, told otherwise."""
+
+    def arm(name: str, title: str, change: str, after: str = "") -> Arm:
+        return Arm(name, title, (*ours, change), after=after, control=True)
+
+    return (
+        arm("global", "global mean only", CONSTANT),
+        arm("legacy", "MAP scaled by 1/255", SCALED, "none"),
+        arm("shuffled", "another picture's regions", SHUFFLED, "none"),
+        arm("voronoi", "voronoi cells of the same areas", voronoi, "none"),
+        arm("oracle", oracle, ORACLE),
+    )
+
+
+ARMS = (
+    *FIRST,
     Arm(
         "ours",
         "SAM-Deblur (MAP + dropout), weight-free regions",
@@ -71,17 +92,7 @@ ARMS = (
         after="none",
         paper=PAPER["ours"],
     ),
-    Arm("global", "global mean only", (*OURS, CONSTANT), control=True),
-    Arm("legacy", "MAP scaled by 1/255", (*OURS, SCALED), after="none", control=True),
-    Arm("shuffled", "another picture's regions", (*OURS, SHUFFLED), after="none", control=True),
-    Arm(
-        "voronoi",
-        "voronoi cells of the same areas",
-        (*OURS, 'priors.regions.kind="voronoi"'),
-        after="none",
-        control=True,
-    ),
-    Arm("oracle", "the regions that moved", (*OURS, ORACLE), control=True),
+    *_controls(OURS, 'priors.regions.kind="voronoi"', "the regions that moved"),
     Arm("stages", "region statistics at every stage (our extension)", STAGES, after="none"),
 )
 
@@ -202,9 +213,7 @@ SAM_DEBLUR = System(
 AS_PUBLISHED = (MEANS, JOIN, "encoders.means.dropout=0.5")  # never told nothing: that is ours
 
 PUBLISHED_ARMS = (
-    Arm("none", "w/o SAM", paper=PAPER["none"]),
-    Arm("cat", "CAT", (CAT,), after="none", paper=PAPER["cat"]),
-    Arm("map", "MAP", MAP, after="none", paper=PAPER["map"]),
+    *FIRST,
     Arm("ours", "SAM-Deblur (MAP + dropout)", AS_PUBLISHED, after="none", paper=PAPER["ours"]),
     Arm(
         "blurred",
@@ -214,23 +223,9 @@ PUBLISHED_ARMS = (
         paper=PAPER["ours"],
         at_test=('priors.regions.after=""',),
     ),
-    Arm("global", "global mean only", (*AS_PUBLISHED, CONSTANT), control=True),
-    Arm("legacy", "MAP scaled by 1/255", (*AS_PUBLISHED, SCALED), after="none", control=True),
-    Arm(
-        "shuffled",
-        "another picture's regions",
-        (*AS_PUBLISHED, SHUFFLED),
-        after="none",
-        control=True,
+    *_controls(
+        AS_PUBLISHED, 'priors.regions.layout="voronoi"', "SAM on the sharp frame, which leaks it"
     ),
-    Arm(
-        "voronoi",
-        "voronoi cells of the same areas",
-        (*AS_PUBLISHED, 'priors.regions.layout="voronoi"'),
-        after="none",
-        control=True,
-    ),
-    Arm("oracle", "SAM on the sharp frame, which leaks it", (*AS_PUBLISHED, ORACLE), control=True),
 )
 
 SAM_DEBLUR_PUBLISHED = System(

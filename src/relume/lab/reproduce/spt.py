@@ -11,9 +11,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from ..evaluate import Loaded, Pair, Pairs, degraded_pairs, folder_pairs
+from ..datasets import Loaded, Pair, Pairs, degraded_pairs, folder_pairs
 from ..metrics import Protocol
-from .table import Arm, Column, System
+from .system import Arm, Column, System
 
 ROWS = 'encoders.rows.kind="region_statistics"'
 DIM = "encoders.rows.dim=32"

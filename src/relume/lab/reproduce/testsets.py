@@ -19,9 +19,9 @@ from pathlib import Path
 
 from ...errors import UsageError
 from ...image import read
-from ..evaluate import Loaded, Pair, Pairs, files_digest
+from ..datasets import Loaded, Pair, Pairs, files_digest
 from ..pairs import FilePair, find_pairs, find_pictures, listed
-from .table import Column
+from .system import Column
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,163 @@
+"""Finished weights on disk, and the networks they belong to: whole models, backbones, adapters."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+
+from ..card import CARD_FORMAT, Card
+from ..errors import ModelError, RecipeError, UsageError
+from .recipe import Recipe
+from .restorer import Restorer
+from .weights import Weights, digest, load, to_half, write_tensors
+
+BACKBONE = "backbone."
+"""What the names of a backbone's tensors begin with in a whole model."""
+
+
+def opened(path: Path, backbone: Path | None = None) -> tuple[Restorer, Card]:
+    """The network of a file of finished weights, and what its card says.
+
+    Args:
+        path: A run's folder, or a `.safetensors` file: a whole model's, or an adapter's.
+        backbone: Weights of the backbone, which go with an adapter.
+
+    Raises:
+        UsageError: There is no such file, or an adapter comes without its backbone.
+        ModelError: Either cannot be read, or they do not fit each other.
+    """
+    path = path / "model.safetensors" if path.is_dir() else path
+    if not path.is_file():
+        raise UsageError(f"{path}: there is no such file. `relume train` writes it at its end.")
+    stored = load(path)
+    if backbone is not None:
+        restorer = attach(path, backbone)
+    elif any(name.startswith(BACKBONE) for name in stored.tensors):
+        restorer = restorer_of(stored)
+    else:
+        raise UsageError(
+            f"{path} holds an adapter alone. Give --backbone the weights it was trained beside."
+        )
+    card = stored.card or card_of(stored.recipe)
+    return restorer, replace(card, reads=tuple(restorer.reads))
+
+
+def card_of(recipe: Mapping[str, Any]) -> Card:
+    """What a resolved recipe says of its model, before anything is known of the network.
+
+    Raises:
+        ModelError: Its `card` holds what no card may.
+    """
+    said = {**recipe.get("card", {}), "name": recipe["name"], "recipe": recipe}
+    # What a prior looked at in training it looks at in use: the model that ran first runs first.
+    before = [row["after"] for row in recipe.get("priors", {}).values() if row.get("after")]
+    if before:
+        said["first"] = before[0]
+    return Card.from_json(json.dumps({"format": CARD_FORMAT, **said}))
+
+
+def restorer_of(stored: Weights) -> Restorer:
+    """The network that a recipe builds, holding the weights stored with that recipe.
+
+    Raises:
+        ModelError: The recipe builds no network, or the weights do not fit it.
+    """
+    try:
+        restorer = Recipe.model_validate(stored.recipe).build_model()
+    except (ValidationError, RecipeError) as error:
+        first = " ".join(str(error).split())[:200]
+        raise ModelError(f"the recipe in the weights builds no network here: {first}") from None
+    try:
+        restorer.load_state_dict(stored.tensors)
+    except RuntimeError as error:
+        first = str(error).splitlines()[-1].strip()
+        raise ModelError(f"the weights do not fit the network of their recipe: {first}") from None
+    return restorer
+
+
+def begin_with(model: Restorer, path: Path) -> None:
+    """The finished weights of another run of the same network.
+
+    Raises:
+        UsageError: They are not there.
+        ModelError: They cannot be read, or are another network's.
+    """
+    if not path.is_file():
+        raise UsageError(
+            f"The recipe begins with {path}, which is not here. Train what makes it first, or "
+            """begin from nothing with --set 'start=""'."""
+        )
+    try:
+        model.load_state_dict(load(path).tensors)
+    except RuntimeError as error:
+        first = " ".join(str(error).split())[:200]
+        raise ModelError(f"{path} does not fit the recipe's network: {first}") from None
+
+
+def load_backbone(model: Restorer, path: Path) -> None:
+    """Pre-trained weights, in the authors' key names, into a restorer's backbone.
+
+    Raises:
+        ModelError: No safetensors, or the weights of another network.
+    """
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{path} cannot be read as weights of a backbone: {error}.") from None
+    try:
+        model.backbone.load_state_dict(tensors)
+    except RuntimeError as error:
+        first = " ".join(str(error).split())[:200]
+        raise ModelError(f"{path} does not fit the recipe's backbone: {first}") from None
+
+
+def save_adapter(path: Path, model: Restorer, recipe: Recipe) -> None:
+    """What was trained beside a frozen backbone, in a file that names the backbone by its digest.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    tensors = model.state_dict()
+    own = to_half({k: v for k, v in tensors.items() if not k.startswith(BACKBONE)})
+    header = {
+        "recipe": json.dumps(recipe.resolved(), sort_keys=True),
+        "digest": digest(own),
+        "backbone": backbone_digest(model),
+    }
+    write_tensors(path, own, header)
+
+
+def attach(adapter: Path, backbone: Path) -> Restorer:
+    """The restorer of an adapter file on the backbone it was trained beside.
+
+    Args:
+        adapter: What `save_adapter` wrote.
+        backbone: The backbone's weights, in the authors' key names.
+
+    Raises:
+        ModelError: Either cannot be read, or the adapter was trained beside another backbone.
+    """
+    stored = load(adapter)
+    with safe_open(adapter, "pt") as file:
+        wanted = file.metadata().get("backbone", "")
+    model = Recipe.model_validate(stored.recipe).build_model()
+    load_backbone(model, backbone)
+    if (found := backbone_digest(model)) != wanted:
+        raise ModelError(
+            f"{adapter} was trained beside a backbone with the digest {wanted[:12]}, but "
+            f"{backbone} has {found[:12]}. Give the weights it was trained with."
+        )
+    missing, unknown = model.load_state_dict(stored.tensors, strict=False)
+    if unknown or any(not name.startswith(BACKBONE) for name in missing):
+        raise ModelError(f"{adapter} does not hold what its own recipe builds. Train it again.")
+    return model
+
+
+def backbone_digest(model: Restorer) -> str:
+    """sha256 over the backbone's tensors, as they are."""
+    return digest(model.backbone.state_dict())

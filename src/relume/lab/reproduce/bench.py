@@ -1,0 +1,242 @@
+"""Trains and measures a paper's cells in a folder, and keeps what it has.
+
+A cell is cached under the digest of its recipe and of its column, so that a table grows over
+several runs and a stopped one goes on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ...guidance import Guidance
+from ..datasets import Loaded, Pair, Pairs
+from ..degrade import generator
+from ..evaluate import evaluate
+from ..export import as_tensors
+from ..pairs import Kept
+from ..recipe import Recipe, load
+from ..report import Report
+from ..restorer import Restorer
+from ..runs import run_recipe, training_files
+from ..sources import controlled, told_by_gt
+from ..weights import load as load_weights
+from ..weights import write_whole
+from .system import Arm, Column, Job, System, jobs
+
+
+class Bench:
+    """Trains and measures a system's cells in a folder.
+
+    Args:
+        system: The paper.
+        root: Data root of its recipes and columns.
+        out: Folder of the cells and runs.
+        changes: Overrides of every arm's recipe, such as fewer steps.
+        prior: Overrides of every arm with adapters, after the system's own, such as SAM's weights.
+        tell: Called with a line for a person.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        root: Path,
+        out: Path,
+        *,
+        changes: Sequence[str] = (),
+        prior: Sequence[str] = (),
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self.system, self.root, self.out = system, root, out
+        self.changes, self.prior, self.tell = tuple(changes), (*system.prior, *prior), tell
+        self._pairs: dict[str, Pairs] = {}
+        self._absent: dict[str, str] = {}
+        # What is read, damaged and looked at once serves all arms, as long as there is room.
+        self._loaded = Kept[Loaded](lambda pair: pair.lq.nbytes + pair.gt.nbytes)
+        self._looked = Kept[Guidance](lambda g: sum(guide.array.nbytes for guide in g.values()))
+        self._digests: dict[Job, str] = {}
+
+    def recipe(self, job: Job, *, measured: bool = False) -> Recipe:
+        """The recipe of one run, or the one under which its weights are measured.
+
+        One with `after` names the weights that run first by digest.
+        """
+        # The arm's own words come last: a row that takes no step takes none at any budget.
+        changes = [*self.changes, *job.arm.changes, f"seed={job.seed}"]
+        if self.prior and load(self.system.base, changes).adapters:
+            changes = [*self.changes, *self.prior, *job.arm.changes, f"seed={job.seed}"]
+        if job.arm.after:
+            before = Job(self.system.arm(job.arm.after), 0, job.times)
+            weights = self.run_of(before) / "model.safetensors"
+            changes.append(f'priors.regions.after="{weights}"')
+        steps = load(self.system.base, changes).build_schedule().steps * job.times
+        at_test = job.arm.at_test if measured else ()
+        return load(self.system.base, [*changes, *at_test, f"schedule.steps={steps}"])
+
+    def run_of(self, job: Job) -> Path:
+        return self.out / "runs" / self.digest(job)[:16]
+
+    def digest(self, job: Job) -> str:
+        if job not in self._digests:
+            self._digests[job] = self.recipe(job).digest
+        return self._digests[job]
+
+    def cell(self, job: Job, column: Column) -> Path:
+        key = f"{self.digest(job)}\0{column.name}\0{column.title}\0{column.protocol}"
+        key += "".join(f"\0{change}" for change in job.arm.at_test)
+        return self.out / "cells" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
+
+    def absent(self, column: Column) -> str:
+        """Why a column cannot be measured here, or ""."""
+        if column.name not in self._absent:
+            self._absent[column.name] = column.absent(self.root)
+        return self._absent[column.name]
+
+    def missing(self, job: Job) -> list[Column]:
+        """The columns that a run has not been measured on, and could be."""
+        columns = self.system.columns
+        return [c for c in columns if not self.absent(c) and not self.cell(job, c).is_file()]
+
+    def done(self, job: Job) -> bool:
+        if all(self.absent(column) for column in self.system.columns):
+            return (self.run_of(job) / "model.safetensors").is_file()
+        return not self.missing(job)
+
+    def check(self, arms: Sequence[Arm]) -> None:
+        """Say before the first step what else would be said after days.
+
+        Raises:
+            UsageError: There is nothing to train on.
+            MissingError, ModelError: What a prior needs is not here.
+        """
+        recipes = [self.recipe(Job(arm)) for arm in arms]
+        training_files(recipes[0], self.root)  # the arms of a table train on the same
+        for recipe in recipes:
+            for name, row in recipe.priors.items():
+                _ = recipe.build_prior(name, row).identity
+
+    def do(self, job: Job) -> None:
+        """Train one arm and measure it on every column; what is there already is kept."""
+        if job.arm.after:
+            before = Job(self.system.arm(job.arm.after), 0, job.times)
+            if not (self.run_of(before) / "model.safetensors").is_file():
+                self.train(before)
+        stored = load_weights(self.train(job))
+        recipe = self.recipe(job, measured=True)
+        model = recipe.build_model().eval()
+        model.load_state_dict(stored.tensors)
+        for column in self.missing(job):
+            report = self.measure(model, recipe, column, stored.digest)
+            text = json.dumps({"job": _said(job), "report": report.to_json()})
+            write_whole(self.cell(job, column), text.encode())
+
+    def train(self, job: Job) -> Path:
+        weights = self.run_of(job) / "model.safetensors"
+        if weights.is_file():
+            return weights
+        self.tell(f"training {job.arm.name}, seed {job.seed}, {job.times}x steps")
+        return run_recipe(self.recipe(job), self.run_of(job), root=self.root)
+
+    @torch.inference_mode()
+    def measure(self, model: Restorer, recipe: Recipe, column: Column, digest: str) -> Report:
+        """One cell: the arm is told at test what it was told in training."""
+        if column.name not in self._pairs:
+            self._pairs[column.name] = column.pairs(self.root)
+        pairs, sources = self._pairs[column.name], recipe.build_sources()
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        model = model.to(device)
+        said = {k: v.model_dump(exclude={"control", "dropout"}) for k, v in recipe.priors.items()}
+        setting = json.dumps(said)
+        numbers: dict[str, int] = {}
+
+        def load(at: int) -> Loaded:
+            pair = pairs.items[at]
+            return self._loaded.get((column.name, pair.image), pair.load)
+
+        def known(at: int, lq: np.ndarray) -> Guidance:
+            return self._looked.get(
+                (column.name, pairs.items[at].image, setting),
+                lambda: Guidance({name: source.prior(lq) for name, source in sources.items()}),
+            )
+
+        def told(lq: np.ndarray) -> Guidance:
+            at = numbers[_key(lq)]
+            mine, truth, donor = known(at, lq), Guidance(), Guidance()
+            controls = {source.control for source in sources.values()}
+            if "shuffled" in controls:
+                # Pictures of one photograph stand together: half the list away is another one.
+                far = (at + len(pairs.items) // 2) % len(pairs.items)
+                donor = known(far, load(far).lq)
+            if "oracle" in controls:
+                loaded = load(at)
+                truth = loaded.truth or told_by_gt(loaded.gt, sources, _size(lq))
+            return controlled(mine, sources, truth, donor, generator(0, at))
+
+        def restore(lq: np.ndarray, guidance: Guidance | None = None) -> np.ndarray:
+            tensors = as_tensors(guidance or Guidance()).map(
+                lambda g: g.map(lambda a: a.to(device))
+            )
+            return model(torch.from_numpy(lq).to(device), tensors).cpu().numpy()
+
+        def numbered(at: int) -> Loaded:
+            loaded = load(at)
+            numbers[_key(loaded.lq)] = at
+            return loaded
+
+        items = tuple(
+            Pair(pair.image, pair.photograph, partial(numbered, at))
+            for at, pair in enumerate(pairs.items)
+        )
+        self.tell(f"measuring on {column.name}")
+        return evaluate(
+            restore,
+            replace(pairs, items=items),
+            column.protocol,
+            model={"name": recipe.name, "sha256": digest},
+            prior=told if sources else None,
+        )
+
+
+def fill(
+    bench: Bench, *, budget: float, rows: Sequence[str] = (), clock: Callable[[], float] = time.time
+) -> None:
+    """Fill cells for `budget` minutes, one run at least where any is missing.
+
+    A run is begun only when the longest so far would still fit.
+    """
+    began, longest, trained = clock(), 0.0, 0
+    for job in jobs(bench.system, rows):
+        if job.times > bench.system.longest:
+            break
+        if bench.done(job):
+            continue
+        left = budget * 60 - (clock() - began)
+        if trained and left < longest * job.times:
+            break
+        if not trained:
+            bench.check([bench.system.arm(name) for name in rows] or bench.system.arms)
+        at = clock()
+        bench.do(job)
+        trained += 1
+        longest = max(longest, (clock() - at) / job.times)
+
+
+def _said(job: Job) -> dict[str, Any]:
+    return {"arm": job.arm.name, "seed": job.seed, "times": job.times}
+
+
+def _key(pixels: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(pixels).tobytes()).hexdigest()
+
+
+def _size(lq: np.ndarray) -> tuple[int, int]:
+    return lq.shape[-2], lq.shape[-1]

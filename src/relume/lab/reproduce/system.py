@@ -1,0 +1,122 @@
+"""A paper as it is reproduced: arms that are trained alike, columns that they are measured on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ...errors import UsageError, nearest
+from ..datasets import Pairs
+from ..metrics import Protocol
+
+SEEDS = 3
+STEPS_GROW = 4
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One row: what is added to the system's base recipe.
+
+    Args:
+        name: Its word on the command line.
+        title: As the paper calls it, or what kind of control it is.
+        changes: Overrides of the base recipe, `a.b=v`.
+        after: The arm whose finished network runs before the priors look, or "".
+        paper: Column of the paper -> its cell, where we have read it.
+        control: True where the row exists to explain away another.
+        at_test: Overrides when it is measured: the same weights, told otherwise.
+    """
+
+    name: str
+    title: str
+    changes: tuple[str, ...] = ()
+    after: str = ""
+    paper: Mapping[str, str] = field(default_factory=dict, hash=False)
+    control: bool = False
+    at_test: tuple[str, ...] = ()
+
+
+def _nothing(root: Path) -> str:
+    return ""
+
+
+@dataclass(frozen=True)
+class Column:
+    """One test set.
+
+    Args:
+        pairs: data root -> the pairs; `Loaded.truth` holds what an oracle knows. Where it holds
+            nothing, an oracle is told what its prior says of gt.
+        protocol: How it is scored.
+        out_of_domain: Whether training saw this kind of damage.
+        absent: data root -> why the column cannot be measured there, one line for its cells, or "".
+            Quick: no picture is opened.
+    """
+
+    name: str
+    title: str
+    pairs: Callable[[Path], Pairs]
+    protocol: Protocol = field(default_factory=Protocol)
+    out_of_domain: bool = False
+    absent: Callable[[Path], str] = _nothing
+
+
+@dataclass(frozen=True)
+class System:
+    """One paper.
+
+    Args:
+        base: Name of the shipped recipe that the arms change.
+        contrast: (arm, its control, column): the one comparison that was named beforehand.
+        columns_of_paper: Columns of the paper's own table, in its order. Those that are columns
+            here too are comparable, as far as the notes say: their cells hold the paper's figure.
+        notes: Lines below the table: what is a reconstruction, what could not be run.
+        prior: Overrides of every arm with adapters: what it looks at.
+        longest: Times the base's steps that are trained at most.
+    """
+
+    name: str
+    title: str
+    base: str
+    arms: tuple[Arm, ...]
+    columns: tuple[Column, ...]
+    contrast: tuple[str, str, str]
+    columns_of_paper: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    prior: tuple[str, ...] = ()
+    longest: int = STEPS_GROW**2
+
+    def arm(self, name: str) -> Arm:
+        """The arm of that name.
+
+        Raises:
+            UsageError: There is none; the message names the nearest.
+        """
+        names = [arm.name for arm in self.arms]
+        if name not in names:
+            raise UsageError(
+                f"{self.name} has no row {name!r}; it has {', '.join(names)}.{nearest(name, names)}"
+            )
+        return self.arms[names.index(name)]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run: an arm, a seed, and how many times the base recipe's steps."""
+
+    arm: Arm
+    seed: int = 0
+    times: int = 1
+
+
+def jobs(system: System, rows: Sequence[str] = ()) -> Iterator[Job]:
+    """What to train, the most wanted first; without end."""
+    arms = [system.arm(name) for name in rows] if rows else list(system.arms)
+    pair = [arm for arm in arms if arm.name in system.contrast[:2]]
+    times = 1
+    while True:
+        yield from (Job(arm, 0, times) for arm in arms)
+        for seed in range(1, SEEDS):
+            yield from (Job(arm, seed, times) for arm in pair)
+        times *= STEPS_GROW
