@@ -178,7 +178,7 @@ class OnnxEngine:
     def _run(self, session: Any, given: dict[str, np.ndarray], seen: np.ndarray) -> Any:
         try:
             return session.run(None, given)
-        except Exception as error:
+        except Exception as error:  # as at opening: no common parent
             raise _stopped(self.card, seen, error) from error
 
 
@@ -232,7 +232,7 @@ class OpenVinoEngine:
         def opened(file: ModelFile) -> Any:
             try:
                 return self._core.read_model(file.read(), b"")
-            except Exception as error:
+            except Exception as error:  # as ONNX Runtime's: no common parent
                 raise _refused(file, error) from error
 
         self._graph = opened(model)
@@ -264,7 +264,7 @@ class OpenVinoEngine:
     ) -> Any:
         try:
             return self._request(graph, given, precision)(given, share_inputs=True)
-        except Exception as error:
+        except Exception as error:  # as at opening: no common parent
             raise _stopped(self.card, seen, error) from error
 
     def _request(self, graph: Any, given: dict[str, np.ndarray], precision: Precision) -> Any:

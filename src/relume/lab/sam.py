@@ -78,7 +78,7 @@ def open_sam(folder: Path, device: str = "auto", *, name: str = "") -> Sam:
             dtype=torch.float32,
             output_loading_info=True,
         )
-    except Exception as error:
+    except Exception as error:  # whatever transformers raises on the way
         raise ModelError(
             f"{name}: its weights cannot be loaded ({type(error).__name__}); fetch it anew."
         ) from error

@@ -163,7 +163,7 @@ def _built(architecture: str, hyperparameters: Mapping[str, Any]) -> tuple[nn.Mo
         # A copy: reading the hyperparameters off a state dict may rename its keys.
         weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
         return model, support.architecture.load(weights)
-    except Exception as error:
+    except Exception as error:  # and whatever its detection raises
         raise CheckError(
             f"spandrel does not know a {architecture} of these hyperparameters again by its "
             f"weights: {_line(error)}"
@@ -182,7 +182,7 @@ def _check_call(architecture: str, descriptor: Any, picture: Tensor) -> None:
         out = descriptor.model(picture.clone())
         answer = descriptor(picture.clone())  # clipped to [0, 1]
         same = torch.allclose(out.clamp(0, 1), answer, atol=1e-5)
-    except Exception as error:
+    except Exception as error:  # and its forward
         raise CheckError(
             f"{architecture} does not take an RGB picture alone: {_line(error)}"
         ) from None
