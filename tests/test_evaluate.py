@@ -399,7 +399,7 @@ def test_probes_refuse_what_cannot_be_asked():
 class Subtracts:
     """An engine that takes the noise level that it is told off the picture."""
 
-    name, device, precision, notes = "subtracts", "cpu", "float32", []
+    name, device, precision, notes, first = "subtracts", "cpu", "float32", [], None
     card = Card("subtracts", reads=(Reads("noise.sigma", "vector", 1, (1,)),))
 
     def prepare(self, view, guidance):

@@ -21,9 +21,11 @@ from relume.lab.export import export, measure_reach
 from relume.lab.finished import attach, backbone_digest, load_backbone, restorer_of, save_adapter
 from relume.lab.recipe import Recipe
 from relume.lab.restorer import Restorer
+from relume.lab.runs import run_recipe
+from relume.priors.choice import priors_of
 from relume.priors.own import of_labels
 from relume.priors.regions import RegionsPrior
-from relume.restoration import restore
+from relume.restoration import look, restore, run_model
 from relume.tiling import plan
 
 BACKBONE = {
@@ -299,8 +301,46 @@ def test_a_model_without_its_preparer_is_refused(exported, tmp_path):
         parameter.data *= 1.01
     export(other, tmp_path / "other.onnx", Card("other"))
     shutil.copy(tmp_path / "other.prepare.onnx", tmp_path / "alone.prepare.onnx")
-    with pytest.raises(ModelError, match="prepares for another model"):
+    with pytest.raises(ModelError, match="belongs to another model"):
         open_engine(alone)
+
+
+def test_a_model_takes_along_the_one_that_runs_first(relume, photo, tmp_path):
+    """Trained behind a run, exported, carried off: whoever looks sees the first model's output."""
+    pytest.importorskip("skimage")
+    (tmp_path / "p").mkdir()
+    write(Picture.from_rgb(photo), tmp_path / "p/a.png")
+    brief = {
+        "schedule": {"steps": 1, "batch": 1, "crop": 32, "precision": "float32"},
+        "data": {"photographs": "p", "damage": {"noise": 1.0}, "counts": [0, 1], "fixed": 1},
+    }
+    before = recipe("sam-deblur", **brief, seed=3)
+    behind = {"regions": {"after": str(run_recipe(before, tmp_path / "one", root=tmp_path))}}
+    run_recipe(recipe("sam-deblur", **brief, priors=behind), tmp_path / "two", root=tmp_path)
+    shutil.rmtree(tmp_path / "one")
+
+    words = ("-o", "away/guided.onnx", "--pictures", tmp_path / "p")
+    code, _, err = relume("export", tmp_path / "two", *words)
+    assert (code, err) == (0, "")
+    shutil.rmtree(tmp_path / "two")
+    shutil.copytree(tmp_path / "away", tmp_path / "elsewhere")
+    shutil.rmtree(tmp_path / "away")
+    path = tmp_path / "elsewhere/guided.onnx"
+    for engine in ("onnx", "torch"):
+        opened = open_engine(path, engine, threads=1)
+        assert opened.first is not None and opened.first.name == engine
+        seen, _ = run_model(photo, opened.first, priors_of(opened.first.card, "auto"))
+        known = look(photo, opened.card, priors_of(opened.card, "auto"), opened.first)
+        wanted = RegionsPrior()(np.clip(seen, 0, 1)).regions
+        assert np.array_equal(known["regions"].regions, wanted)
+    assert restore(photo, path).announced == ()
+
+    other = shutil.copy(exported_model("concat")[0], path.with_suffix(".first.onnx"))
+    assert relume("restore", tmp_path / "p/a.png", "-o", "out", "--model", path)[0] == 4
+    Path(other).unlink()
+    code, _, err = relume("restore", tmp_path / "p/a.png", "-o", "out", "--model", path)
+    assert code == 4 and err.count("\n") == 1
+    assert "needs guided.first.onnx beside it" in err
 
 
 def test_a_tile_that_nobody_prepared_is_refused(exported):

@@ -35,10 +35,11 @@ sources
 data
 restorer objectives/ loader
 weights
-evaluate export
+evaluate
 train
 recipe
 finished
+export
 runs
 reproduce/ engine
 """

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
-from relume import restoration
 from relume.card import Card, Reads
+from relume.engine import Engine, Invert
 from relume.errors import CheckError, MissingError, PictureError, ShapeError, UsageError
 from relume.guidance import Guidance, Guide
 from relume.image import Picture, enlarge, write
@@ -24,6 +24,7 @@ class Spy:
     name: str = "spy"
     device: str = "cpu"
     precision: str = "float32"
+    first: Engine | None = None
     notes: list[str] = field(default_factory=list)
     views: list[np.ndarray] = field(default_factory=list)
     tiles: list[tuple[np.ndarray, Guidance]] = field(default_factory=list)
@@ -239,8 +240,9 @@ def test_priors_of_ones_own_are_asked_by_name(photo):
         restore(photo, engine, prior={"halves": Halves()})
 
 
-def test_who_only_says_what_was_given_needs_no_model_before_it(photo, monkeypatch):
-    card = Card("spy", reads=(REGIONS,), first="invert")
+def test_who_only_says_what_was_given_needs_no_model_before_it(photo):
+    card = Card("spy", reads=(REGIONS,))
+    spy = Spy(card, first=Invert())
     seen = []
 
     class Looks:
@@ -250,13 +252,12 @@ def test_who_only_says_what_was_given_needs_no_model_before_it(photo, monkeypatc
             seen.append(rgb)
             return Guide(regions=np.ones((1, *rgb.shape[2:]), np.int32))
 
-    restore(photo, Spy(card), prior={"regions": Looks()})
+    restore(photo, spy, prior={"regions": Looks()})
     rgb = as_picture(photo).rgb()
     assert np.abs(seen[0] - (1 - rgb)).max() < 1e-6  # it looks at what the first model made
-    monkeypatch.setattr(restoration, "open_engine", None)
-    restore(photo, Spy(card), prior={"regions": Looks()})  # it is open from the first time
-    restoration._opened.cache_clear()
-    assert restore(photo, Spy(card), regions=np.ones((96, 128), int)).prior == "own"
+    spy.first = Spy()
+    assert restore(photo, spy, regions=np.ones((96, 128), int)).prior == "own"
+    assert not spy.first.tiles
 
 
 def test_settings_name_all_that_decides(tmp_path):

@@ -81,7 +81,8 @@ class Card:
         figures: Measured results, each with its protocol.
         limits, bad_at: What it must not be used for, and what it does badly.
         parameters: How many numbers were trained.
-        first: The model whose output a prior looks at, which must run before; or None.
+        first: Digest of the tensors of NAME.first.onnx, beside the file: the model that runs before
+            the priors look, which see its output; or None.
     """
 
     name: str
@@ -156,7 +157,7 @@ class Card:
             if not isinstance(getattr(self, key), str):
                 raise ModelError(f"{key} of the card is not text")
         if not isinstance(self.first, str | None):
-            raise ModelError("first of the card is not a model's name")
+            raise ModelError("first of the card is not a digest")
         for key in ("recipe", "figures"):
             if not isinstance(getattr(self, key), dict):
                 raise ModelError(f"{key} of the card is not a table")
@@ -246,7 +247,8 @@ def shipped() -> list[ModelFile]:
 
 
 def _shipped_paths() -> list[Path]:
-    return sorted(p for p in MODELS.glob("*.onnx") if not p.name.endswith(".prepare.onnx"))
+    beside = (".prepare.onnx", ".first.onnx")
+    return sorted(p for p in MODELS.glob("*.onnx") if not p.name.endswith(beside))
 
 
 def find(model: str | Path) -> ModelFile:
@@ -307,12 +309,28 @@ def survey_preparer(model: ModelFile) -> ModelFile | None:
     """
     if not model.card.prepared or model.path is None:
         return None
-    path = model.path.with_suffix(".prepare.onnx")
-    if not path.is_file():
-        raise ModelError(f"{model.path} needs {path.name} beside it. Copy both files together.")
-    found = survey(path)
-    if found.card.digest != model.card.preparer:
-        raise ModelError(f"{path} was refused: it prepares for another model than {model.path}.")
+    return _beside(model.path, ".prepare.onnx", model.card.preparer)
+
+
+def survey_first(model: ModelFile) -> ModelFile | None:
+    """The model that runs before another's priors look; None where they look at the picture.
+
+    Raises:
+        ModelError: It is not beside the model, was refused, or is another than the card names.
+    """
+    if model.card.first is None or model.path is None:
+        return None
+    return _beside(model.path, f".first{model.path.suffix}", model.card.first)
+
+
+def _beside(path: Path, suffix: str, digest: str) -> ModelFile:
+    """The file that goes with a model: NAME with that suffix, and those tensors."""
+    wanted = path.with_suffix(suffix)
+    if not wanted.is_file():
+        raise ModelError(f"{path} needs {wanted.name} beside it. Copy both files together.")
+    found = survey(wanted)
+    if found.card.digest != digest:
+        raise ModelError(f"{wanted} was refused: it belongs to another model than {path}.")
     return found
 
 

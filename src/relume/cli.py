@@ -440,10 +440,11 @@ def export(
 ) -> None:
     """Make the model file that `restore` runs, and check it against the network. [lab]"""
     _lab("export")
+    from .engine import open_engine
     from .image import read
     from .lab.degrade.folder import photographs
     from .lab.export import export as write_model
-    from .lab.finished import opened
+    from .lab.finished import first_of, opened
     from .priors.choice import priors_of
     from .restoration import look
 
@@ -453,9 +454,10 @@ def export(
     seen = None
     if pictures is not None:
         asked = priors_of(card, "auto", sam=sam)
-        files = [file for file, _ in photographs(pictures)][:4]
-        seen = [(rgb, look(rgb, card, asked)) for rgb in (read(file).rgb() for file in files)]
-    card = write_model(restorer, out, card, pictures=seen)
+        ahead = open_engine(first_of(source)) if card.first else None
+        rgbs = [read(file).rgb() for file, _ in list(photographs(pictures))[:4]]
+        seen = [(rgb, look(rgb, card, asked, ahead)) for rgb in rgbs]
+    card = write_model(restorer, out, card, pictures=seen, first=first_of(source))
     if json:
         _json({"model": str(out), **_card(card)})
     elif not quiet:
@@ -526,7 +528,7 @@ def evaluate(
             pairs,
             Protocol(channels=channels, crop=crop, align=align),
             model={"name": found.card.name, "sha256": found.sha256, "engine": runner.name, **said},
-            prior=(lambda rgb: look(rgb, blind, asked, tile)) if asked else None,
+            prior=(lambda rgb: look(rgb, blind, asked, runner.first, tile)) if asked else None,
             told=truth,
             against=[word for word in against.split(",") if word],
             progress=bar.show,

@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from .card import Card, ModelFile, Reads, find, survey_preparer
+from .card import Card, ModelFile, Reads, find, survey_first, survey_preparer
 from .errors import (
     CheckError,
     GuidanceError,
@@ -36,13 +36,16 @@ class Engine(Protocol):
     """A model that can be run.
 
     `name`, `device` and `precision` belong to the settings of a run; `notes` collects what a person
-    should hear (a tile that had to be computed again in float32).
+    should hear (a tile that had to be computed again in float32). `first` is the engine of the
+    model that runs before the priors look, which then see its output; None where they look at the
+    picture.
     """
 
     name: str
     device: str
     precision: Precision
     notes: list[str]
+    first: Engine | None
 
     @property
     def card(self) -> Card: ...
@@ -87,6 +90,7 @@ class _Plain:
         self.name = name
         self.card = find(name).card
         self.notes: list[str] = []
+        self.first: Engine | None = None
 
     def prepare(self, view: np.ndarray, guidance: Guidance) -> Guidance:
         return guidance
@@ -151,6 +155,7 @@ class OnnxEngine:
         chosen = [(p, _GPU_PROVIDERS[p]) for p in providers if self.device == "gpu"]
         self.card = model.card
         self.notes: list[str] = []
+        self.first: Engine | None = None
 
         def opened(file: ModelFile) -> Any:
             try:
@@ -225,6 +230,7 @@ class OpenVinoEngine:
         self.card = model.card
         self.precision: Precision = precision
         self.notes: list[str] = []
+        self.first: Engine | None = None
         self._settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if self.device == "cpu" and threads is not None:
             self._settings["INFERENCE_NUM_THREADS"] = _threads(threads)
@@ -308,7 +314,7 @@ def open_engine(
     threads: int | None = None,
     precision: str = "auto",
 ) -> Engine:
-    """The engine that runs a model.
+    """The engine that runs a model, and the same kind of engine for the one that runs first.
 
     Args:
         model: What `card.find` takes, or what it gave.
@@ -335,6 +341,15 @@ def open_engine(
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be at least 1, got {threads}.")
     found = model if isinstance(model, ModelFile) else find(model)
+    opened = _opened(found, engine, device, threads, precision)
+    if (first := survey_first(found)) is not None:
+        opened.first = open_engine(first, engine, device, threads, precision)
+    return opened
+
+
+def _opened(
+    found: ModelFile, engine: str, device: str, threads: int | None, precision: str
+) -> Engine:
     if found.path is None:
         return {"identity": Identity, "invert": Invert}[found.card.name]()
     wanted: Precision = "bf16" if precision == "bf16" else "float32"

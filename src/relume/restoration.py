@@ -10,13 +10,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
-from .card import DEFAULT, Card, find
+from .card import DEFAULT, Card
 from .engine import Engine, open_engine
 from .errors import PictureError, ShapeError, UsageError
 from .guidance import Guidance, Guide, area_resize
@@ -224,7 +223,7 @@ def run_model(
         PictureError: There is not the memory for the smallest tile.
     """
     card = engine.card
-    guidance = look(rgb, card, priors, tile)
+    guidance = look(rgb, card, priors, engine.first, tile)
     guidance = engine.prepare(view_of(rgb, card.view_side), guidance)
 
     height, width = rgb.shape[-2:]
@@ -242,38 +241,34 @@ def run_model(
 
 
 def seconds_per_pixel(engine: Engine, side: int = 256) -> float:
-    """Time that the engine takes for a pixel, from one tile after one that warms it up."""
+    """Time that the engine takes for a pixel, from one tile after one that warms it up; with the
+    model that runs first."""
     side -= side % engine.card.multiple_of
     tile = np.full((1, 3, side, side), 0.5, np.float32)
     engine(tile, Guidance())
     began = time.perf_counter()
     engine(tile, Guidance())
-    return (time.perf_counter() - began) / side**2
+    own = (time.perf_counter() - began) / side**2
+    return own + (seconds_per_pixel(engine.first, side) if engine.first else 0.0)
 
 
 def look(
-    rgb: np.ndarray, card: Card, priors: Mapping[str, Prior], tile: int | str = "auto"
+    rgb: np.ndarray,
+    card: Card,
+    priors: Mapping[str, Prior],
+    first: Engine | None = None,
+    tile: int | str = "auto",
 ) -> Guidance:
     """What those of the priors that the card reads say of the whole picture.
 
-    Where the model's priors look at another model's output, that one runs first, in such tiles.
+    Args:
+        first: The engine that runs before they look, in such tiles; they see its output.
     """
     # Who was told what to say looks at nothing.
-    if card.first is not None and any(prior.max_side for prior in priors.values()):
-        first = _opened(card.first, find(card.first).sha256)
+    if first is not None and any(prior.max_side for prior in priors.values()):
         rgb, _ = run_model(rgb, first, priors_of(first.card, "auto"), tile)
         rgb = np.clip(rgb, 0, 1)  # as in training, and as a file would hold it
     return Guidance({r.prior: priors[r.prior](rgb) for r in card.reads if r.prior in priors})
-
-
-@lru_cache(maxsize=1)
-def _opened(model: str, sha256: str) -> Engine:
-    """The engine of a model that runs before priors look, which serves all pictures of a job.
-
-    Args:
-        sha256: Of the model's file: another file under the same name is another model.
-    """
-    return open_engine(model)
 
 
 def tile_side(tile: int | str) -> int | Literal["auto"]:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..card import Card, ModelFile, Reads
-from ..engine import Precision, checked, feeds, guide_of, with_prepared
+from ..engine import Engine, Precision, checked, feeds, guide_of, with_prepared
 from ..errors import MissingError, ModelError, UsageError
 from ..guidance import Guidance
 from . import weights
@@ -52,6 +52,7 @@ class TorchEngine:
         self.card = card
         self.precision: Precision = precision
         self.notes: list[str] = []
+        self.first: Engine | None = None
         self._again = 0
         self.restorer = restorer.to(self._device).eval()
 

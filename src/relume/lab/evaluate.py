@@ -126,7 +126,7 @@ def engine_restorer(
         return out.mean(1, keepdims=True).repeat(3, axis=1) if gray else out
 
     def prior(rgb: np.ndarray) -> Guidance:
-        return look(rgb, engine.card, asked)
+        return look(rgb, engine.card, asked, engine.first, tile)
 
     return restore, (prior if found else None)
 

@@ -31,6 +31,7 @@ from ..errors import CheckError, MissingError, ModelError, UsageError
 from ..guidance import Guidance, Guide
 from ..tiling import plan
 from . import weights
+from .finished import first_of, restorer_of
 
 OPSET = 18  # the first with everything our networks use; runtimes of 2023 read it
 TOLERANCE = 1e-5
@@ -44,10 +45,12 @@ def export(
     card: Card,
     *,
     pictures: Iterable[tuple[np.ndarray, Guidance]] | None = None,
+    first: Path | None = None,
 ) -> Card:
     """Check the graph against the network, and write NAME.onnx and NAME.safetensors.
 
-    A restorer that prepares token rows gets NAME.prepare.onnx beside them.
+    A restorer that prepares token rows gets NAME.prepare.onnx beside them, one whose priors look at
+    another model's output that model as NAME.first.onnx and NAME.first.safetensors.
 
     Args:
         restorer: With `reads`, `scale`, `multiple_of`, `reach`, `support`; its own weights stay as
@@ -57,6 +60,7 @@ def export(
             multiple_of, support, reach, reads, parameters, digest) is filled in here.
         pictures: Validation pictures (1, 3, H, W) with their guidance, to measure `overlap` on.
             Without, the card's overlap stands, or the reach where it has none.
+        first: Weights of the model that runs first, where the card names one.
 
     Returns:
         The card as written.
@@ -64,11 +68,14 @@ def export(
     Raises:
         UsageError: The network cannot be exported; the message says what stands in the way.
         CheckError: The graph does not compute what the network computes.
+        ModelError: The model that runs first is not the one that the card names.
         OutputError: A file cannot be written.
     """
     if path.suffix != ".onnx":
         raise UsageError(f"A model file ends in .onnx, got {path}.")
     _exportable(restorer)
+    if card.first is not None:
+        _export_first(path, card, first)
     rounded = copy.deepcopy(restorer).cpu().float().eval()
     halves = weights.to_half(rounded.state_dict())
     rounded.load_state_dict(halves)
@@ -90,6 +97,20 @@ def export(
         weights.write_whole(path.with_suffix(suffix), data)
     weights.save(path.with_suffix(".safetensors"), halves, recipe=card.recipe, card=card)
     return card
+
+
+def _export_first(path: Path, card: Card, weights_of: Path | None) -> None:
+    """Write NAME.first.onnx, and with it the one that runs before that."""
+    if weights_of is None or not weights_of.is_file():
+        raise UsageError(
+            f"{card.name} needs the model that runs before its priors look, and "
+            f"{weights_of or 'its weights'} is not there. `relume train` keeps it in the run."
+        )
+    stored = weights.load(weights_of)
+    if stored.card is None or stored.card.digest != card.first:
+        raise ModelError(f"{weights_of} was refused: {card.name} was trained behind another model.")
+    then = first_of(weights_of) if stored.card.first else None
+    export(restorer_of(stored), path.with_suffix(".first.onnx"), stored.card, first=then)
 
 
 def described(restorer: nn.Module, card: Card, halves: Mapping[str, Tensor]) -> Card:

@@ -10,11 +10,11 @@ from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from ..card import CARD_FORMAT, Card
+from ..card import CARD_FORMAT, Card, find, survey
 from ..errors import ModelError, RecipeError, UsageError
 from .recipe import Recipe
 from .restorer import Restorer
-from .weights import Weights, digest, load, to_half, write_tensors
+from .weights import Weights, digest, load, to_half, write_tensors, write_whole
 
 BACKBONE = "backbone."
 """What the names of a backbone's tensors begin with in a whole model."""
@@ -43,21 +43,59 @@ def opened(path: Path, backbone: Path | None = None) -> tuple[Restorer, Card]:
         raise UsageError(
             f"{path} holds an adapter alone. Give --backbone the weights it was trained beside."
         )
-    card = stored.card or card_of(stored.recipe)
+    card = stored.card
+    if card is None:
+        first = first_of(path)
+        card = card_of(stored.recipe, survey(first).card.digest if first.is_file() else None)
     return restorer, replace(card, reads=tuple(restorer.reads))
 
 
-def card_of(recipe: Mapping[str, Any]) -> Card:
+def first_of(path: Path) -> Path:
+    """Where the weights lie of the model that runs before the priors of another look.
+
+    Args:
+        path: The other's weights, or its run's folder.
+    """
+    path = path / "model.safetensors" if path.is_dir() else path
+    return path.with_suffix(".first.safetensors")
+
+
+def keep_first(model: str, path: Path) -> str:
+    """Copy the weights of the model that runs first to where `first_of(path)` looks for them.
+
+    Args:
+        model: By name or file, as the recipe has it.
+        path: Of the finished weights that need it.
+
+    Returns:
+        The digest of its tensors.
+
+    Raises:
+        UsageError: There is no such model, or none with weights.
+        ModelError: It was refused.
+        OutputError: The copy cannot be written.
+    """
+    found = find(model)
+    source = found.path.with_suffix(".safetensors") if found.path else None
+    if source is None or not source.is_file():
+        raise UsageError(f"{model} cannot run before a prior looks: it has no .safetensors.")
+    kept = first_of(path)
+    write_whole(kept, source.read_bytes())
+    if found.card.first is not None:
+        keep_first(str(first_of(source)), kept)
+    return found.card.digest
+
+
+def card_of(recipe: Mapping[str, Any], first: str | None = None) -> Card:
     """What a resolved recipe says of its model, before anything is known of the network.
+
+    Args:
+        first: Digest of the model that ran before its priors looked, in training as at use.
 
     Raises:
         ModelError: Its `card` holds what no card may.
     """
-    said = {**recipe.get("card", {}), "name": recipe["name"], "recipe": recipe}
-    # What a prior looked at in training it looks at in use: the model that ran first runs first.
-    before = [row["after"] for row in recipe.get("priors", {}).values() if row.get("after")]
-    if before:
-        said["first"] = before[0]
+    said = {**recipe.get("card", {}), "name": recipe["name"], "recipe": recipe, "first": first}
     return Card.from_json(json.dumps({"format": CARD_FORMAT, **said}))
 
 

@@ -203,6 +203,11 @@ class Recipe(_Part):
         values = {k: v for k, v in self.resolved().items() if k not in ("card", "description")}
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
+    @property
+    def after(self) -> str:
+        """The model whose output the priors look at, or ""."""
+        return next((row.after for row in self.priors.values() if row.after), "")
+
     def toml(self) -> str:
         return tomli_w.dumps(self.resolved())
 
@@ -292,6 +297,12 @@ class Recipe(_Part):
                     f"priors.{name}: the network does not read it; it reads "
                     f"{', '.join(read) or 'none'}.{nearest(name, read)}"
                 )
+        # At use one model runs before all priors look: in training as well.
+        if any(self.priors.get(name, PriorOf()).after != self.after for name in read):
+            raise RecipeError(
+                "priors.after: all priors look at the same picture. Give each of "
+                f"{', '.join(read)} the same after, or none of them."
+            )
         sources: dict[str, Source] = {}
         for name in read:
             row = self.priors.get(name, PriorOf())

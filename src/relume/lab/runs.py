@@ -19,7 +19,7 @@ from ..image.drawing import line_chart
 from .data import Batch
 from .degrade import generator, parse
 from .export import described
-from .finished import begin_with, card_of, load_backbone, save_adapter
+from .finished import begin_with, card_of, keep_first, load_backbone, save_adapter
 from .loader import Loader
 from .metrics import psnr
 from .pairs import find_pairs
@@ -172,6 +172,8 @@ def run_recipe(
         raise OutputError(f"{run} cannot be written: {error.strerror}.") from None
     data = data_digest(recipe, root)
     model = recipe.build_model()
+    if recipe.after:  # now, and not after the last step, is the time to miss it
+        keep_first(recipe.after, run / "model.safetensors")
     if recipe.start:
         begin_with(model, Path(recipe.start))
     if recipe.backbone.weights:
@@ -208,9 +210,12 @@ def save_finished(recipe: Recipe, model: Restorer, run: Path) -> Path:
     """`model.safetensors`, and where the backbone was frozen `adapter.safetensors` too."""
     path = run / "model.safetensors"
     halves, resolved = to_half(model.state_dict()), recipe.resolved()
-    save(path, halves, recipe=resolved, card=described(model, card_of(resolved), halves))
+    first = keep_first(recipe.after, path) if recipe.after else None
+    save(path, halves, recipe=resolved, card=described(model, card_of(resolved, first), halves))
     if recipe.backbone.frozen and recipe.adapters:
-        save_adapter(run / "adapter.safetensors", model, recipe)
+        save_adapter(adapter := run / "adapter.safetensors", model, recipe)
+        if recipe.after:
+            keep_first(recipe.after, adapter)
     return path
 
 
