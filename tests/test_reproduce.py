@@ -150,6 +150,12 @@ def test_a_table_grows_over_several_calls_and_trains_nothing_twice(root, system,
     assert reports(again, system.arm("ours"), 1)["val"][0].rows == one.rows
 
 
+def test_one_of_several_processes_is_refused(root, system, tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UsageError, match="Leave torchrun out"):
+        fill(Bench(system, root, tmp_path), budget=0)
+
+
 def test_a_row_that_is_not_there_is_named(root, system, tmp_path):
     with pytest.raises(UsageError, match="Did you mean 'ours'"):
         fill(Bench(system, root, tmp_path), budget=0, rows=["our"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...errors import UsageError
 from ...guidance import Guidance
 from ..datasets import Loaded, Pair, Pairs
 from ..degrade import generator
@@ -212,7 +214,14 @@ def fill(
     """Fill cells for `budget` minutes, one run at least where any is missing.
 
     A run is begun only when the longest so far would still fit.
+
+    Raises:
+        UsageError: One of several processes calls, which would all write the same cells.
     """
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise UsageError(
+            "reproduce fills its table in one process. Leave torchrun out; `relume train` takes it."
+        )
     began, longest, trained = clock(), 0.0, 0
     for job in jobs(bench.system, rows):
         if job.times > bench.system.longest:
