@@ -35,7 +35,10 @@ def model_of(name: str, side: int) -> Any:
     if name == "sam2-tiny":
         return transformers.Sam2Model(transformers.Sam2Config())
     if name == "vit-b":
-        return transformers.SamModel(transformers.SamConfig())
+        # transformers draws this encoder's weights at 1e-10: numbers below the smallest normal one
+        # take a processor ten times as long, which no real model costs.
+        vision = {"initializer_range": 0.02}
+        return transformers.SamModel(transformers.SamConfig(vision_config=vision))
     vision = {"hidden_size": 32, "output_channels": 32, "num_hidden_layers": 2, "mlp_dim": 64}
     vision |= {"num_attention_heads": 2, "global_attn_indexes": [1], "num_pos_feats": 16}
     decoder = {

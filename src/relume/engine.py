@@ -314,7 +314,7 @@ def open_engine(
     threads: int | None = None,
     precision: str = "auto",
 ) -> Engine:
-    """The engine that runs a model, and the same kind of engine for the one that runs first.
+    """The engine that runs a model; where another must run first, its engine is of the same kind.
 
     Args:
         model: What `card.find` takes, or what it gave.

@@ -74,8 +74,6 @@ def export(
     if path.suffix != ".onnx":
         raise UsageError(f"A model file ends in .onnx, got {path}.")
     _exportable(restorer)
-    if card.first is not None:
-        _export_first(path, card, first)
     rounded = copy.deepcopy(restorer).cpu().float().eval()
     halves = weights.to_half(rounded.state_dict())
     rounded.load_state_dict(halves)
@@ -93,6 +91,8 @@ def export(
         for suffix, data in files.items():
             trial.with_suffix(suffix).write_bytes(data)
         check(rounded, trial)
+    if card.first is not None:
+        _export_first(path, card, first)
     for suffix, data in files.items():
         weights.write_whole(path.with_suffix(suffix), data)
     weights.save(path.with_suffix(".safetensors"), halves, recipe=card.recipe, card=card)
