@@ -103,6 +103,28 @@ def test_an_encoder_survives_a_flat_picture(name):
     assert all(g is not None and torch.isfinite(g).all() for g in grads)
 
 
+def test_a_thumbnail_encoder_in_doubt_believes_what_is_far_from_the_usual():
+    torch.manual_seed(0)
+    plain = ENCODERS["thumbnail"](dim=16).double().eval()  # its vectors hardly differ
+    doubting = ENCODERS["thumbnail"](dim=16, doubt=2.0).double().eval()
+    doubting.load_state_dict(plain.state_dict(), strict=False)
+
+    def code(encoder, maps):
+        return encoder(maps, Guidance(thumbnail=Guide(maps=maps, whole=True))).vector
+
+    usual = 0.5 + 0.02 * torch.randn(20, 3, 96, 96).double()
+    odd = torch.cat([usual[:1] + 1e-3, usual[:1] * 0.05])  # of the usual kind, and dark
+    assert torch.allclose(code(doubting, odd), code(plain, odd), atol=1e-6)  # nothing is measured
+    doubting.settle(Guidance(thumbnail=Guide(maps=usual, whole=True)))
+    assert torch.allclose(doubting.usual, code(plain, usual).mean(0), atol=1e-6)
+    apart = (code(plain, odd) - doubting.usual).norm(dim=1)
+    left = (code(doubting, odd) - doubting.usual).norm(dim=1) / apart
+    q = (apart / (2 * doubting.spread)) ** 6
+    assert torch.allclose(left, q / (1 + q), atol=1e-4)
+    assert left[0] < 0.5 < 0.99 < left[1]
+    assert torch.equal(code(doubting.train(), odd), code(plain.train(), odd))
+
+
 def test_a_trained_thumbnail_encoder_knows_no_orientation():
     encoder = ENCODERS["thumbnail"](dim=16)
     small = torch.rand(2, 3, 96, 96)

@@ -130,8 +130,10 @@ def begin_with(model: Restorer, path: Path) -> None:
             f"The recipe begins with {path}, which is not here. Train what makes it first, or "
             """begin from nothing with --set 'start=""'."""
         )
+    # What is measured after training, buffers, may be missing: it is measured anew.
+    measured = dict(model.named_buffers())
     try:
-        model.load_state_dict(load(path).tensors)
+        model.load_state_dict(measured | load(path).tensors)
     except RuntimeError as error:
         first = " ".join(str(error).split())[:200]
         raise ModelError(f"{path} does not fit the recipe's network: {first}") from None

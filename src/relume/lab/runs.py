@@ -4,21 +4,22 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import OutputError, UsageError
-from ..guidance import Guidance
+from ..guidance import Guidance, stack
 from ..image import Picture, is_image, read, write
 from ..image.drawing import line_chart
 from .data import Batch
 from .degrade import generator, parse
-from .export import described
+from .export import as_tensors, described
 from .finished import begin_with, card_of, keep_first, load_backbone, save_adapter
 from .loader import Loader
 from .metrics import psnr
@@ -181,6 +182,7 @@ def run_recipe(
     pairs = validation_pairs(recipe, root) if recipe.validation.specs else []
     schedule = recipe.build_schedule()
     if not schedule.steps:  # what there is, as it is: a table's row of a frozen network
+        settle(recipe, model, root)
         return save_finished(recipe, model, run)
     # torchrun names the processes in the environment before accelerate is there to be asked.
     share = (int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
@@ -199,11 +201,25 @@ def run_recipe(
         )
     finished = recipe.build_model()
     finished.load_state_dict(dict(weights))
+    settle(recipe, finished, root)
     return save_finished(recipe, finished, run)
 
 
 def _batches(recipe: Recipe, root: Path) -> Callable[[int, int, int], Batch]:
     return recipe.build_samples(root).batch
+
+
+def settle(recipe: Recipe, model: Restorer, root: Path) -> None:
+    """Show encoders that doubt what is unusual the undamaged training photographs."""
+    doubting = [e for e in model.encoders.values() if getattr(e, "doubt", 0)]
+    if not doubting:
+        return
+    files = [path for name, path in training_files(recipe, root) if not name.endswith(" lq")]
+    sources = recipe.build_sources()
+    for encoder in cast(Iterable[Any], doubting):
+        name = encoder.asks[0].prior
+        guides = [Guidance({name: sources[name].prior(read(path).rgb())}) for path in files]
+        encoder.eval().settle(as_tensors(stack(guides)))
 
 
 def save_finished(recipe: Recipe, model: Restorer, run: Path) -> Path:

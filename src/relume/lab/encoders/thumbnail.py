@@ -18,9 +18,15 @@ class ThumbnailEncoder(nn.Module):
     the mean over the eight turns and mirrors of the thumbnail: light and haze know no orientation,
     while what was learnt by heart of single photographs does.
 
+    An undamaged picture of a kind that training never showed is an odd vector too, and would be
+    mended. With `doubt`, what lies no further from the usual vector than undamaged photographs do
+    is taken for usual: v becomes u + (v - u) q / (1 + q), q = (|v - u| / (doubt s))^6, with the
+    mean u and the root mean squared distance s of undamaged training photographs (`settle`).
+
     Args:
         dim: D of the vector.
         width: Channels of the first convolution.
+        doubt: The distance, in s, at which half is believed; 0 believes all. Training believes all.
         reads: Name of the thumbnail in the guidance.
 
     Shape:
@@ -29,9 +35,17 @@ class ThumbnailEncoder(nn.Module):
 
     prepared = False
 
-    def __init__(self, *, dim: int = 64, width: int = 16, reads: str = "thumbnail") -> None:
+    usual: Tensor
+    spread: Tensor
+
+    def __init__(
+        self, *, dim: int = 64, width: int = 16, doubt: float = 0.0, reads: str = "thumbnail"
+    ) -> None:
         super().__init__()
-        self.dim = dim
+        self.dim, self.doubt = dim, doubt
+        if doubt:
+            self.register_buffer("usual", torch.zeros(dim))
+            self.register_buffer("spread", torch.zeros(1))  # 0: all is believed
         self.asks = (Reads(reads, "maps", 3, (3, SIDE, SIDE), whole=True),)
         widths = (3, width, 2 * width, 3 * width, 4 * width)
         layers: list[nn.Module] = []
@@ -44,9 +58,31 @@ class ThumbnailEncoder(nn.Module):
         small = guidance[self.asks[0].prior].maps - 0.5
         if self.training:
             return Guide(vector=self._vector(small))
+        vector = self._turned(small)
+        return Guide(vector=self._believed(vector) if self.doubt else vector)
+
+    @torch.no_grad()
+    def settle(self, known: Guidance) -> None:
+        """Measure, once trained, what undamaged photographs make of the vector: what is usual.
+
+        Args:
+            known: Their thumbnails, (N, 3, 96, 96).
+        """
+        vectors = self._turned(known[self.asks[0].prior].maps - 0.5)
+        self.usual.copy_(vectors.mean(0))
+        self.spread.copy_((vectors - self.usual).square().sum(1).mean().sqrt())
+
+    def _believed(self, vector: Tensor) -> Tensor:
+        apart = vector - self.usual
+        far = apart.square().sum(1, keepdim=True)
+        share = far / (far + (self.doubt * self.spread).square() + 1e-30)
+        sure, unsure = share**3, (1 - share) ** 3
+        return self.usual + apart * (sure / (sure + unsure))
+
+    def _turned(self, small: Tensor) -> Tensor:
         half = torch.cat([small, small.flip(-1), small.flip(-2), small.flip(-2, -1)])
         turned = torch.cat([half, half.transpose(-2, -1)])
-        return Guide(vector=self._vector(turned).unflatten(0, (8, -1)).mean(0))
+        return self._vector(turned).unflatten(0, (8, -1)).mean(0)
 
     def _vector(self, small: Tensor) -> Tensor:
         y: Tensor = self.features(small)
