@@ -7,7 +7,7 @@ first, the regions, what is prepared once, the tiles. Columns: the regions that 
 of `restore` with its own tiles; the largest difference, anywhere, between tiles of `--tile` pixels
 and one tile that holds the picture, both as they leave the engine; the gradient energy on the
 seams between those tiles over that elsewhere, and the same of the one tile, which has no seams
-(goal R8: a model that looks at the whole picture stays within 1.02 of it); and the largest
+(goal R8: a model that looks at the whole picture stays within 1.02 times that); and the largest
 difference between the file and the network it was made of, tile by tile.
 """
 

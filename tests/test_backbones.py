@@ -392,3 +392,8 @@ def test_what_cannot_be_a_guest_is_told_in_words(spandrel):
         Guest(architecture="ESRGAN", width=3)
     with pytest.raises(CheckError, match="RGB picture"):
         Guest(architecture="ESRGAN", in_nc=1, out_nc=1, num_filters=8, num_blocks=2, scale=2)
+
+
+def test_an_attention_that_is_none_of_nafnets_is_refused():
+    with pytest.raises(RecipeError, match="Did you mean 'global'"):
+        NAFNet(width=8, attention="gobal")

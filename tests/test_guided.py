@@ -3,6 +3,7 @@
 import json
 import shutil
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -17,7 +18,8 @@ from relume.errors import GuidanceError, ModelError, RecipeError
 from relume.guidance import Guidance, Guide
 from relume.image import Picture, read, write, write_gray16
 from relume.lab import weights
-from relume.lab.export import export, measure_reach
+from relume.lab.engine import TorchEngine
+from relume.lab.export import described, export, measure_reach
 from relume.lab.finished import attach, backbone_digest, load_backbone, restorer_of, save_adapter
 from relume.lab.recipe import Recipe
 from relume.lab.restorer import Restorer
@@ -350,6 +352,31 @@ def test_a_tile_that_nobody_prepared_is_refused(exported):
     engine, tile = open_engine(path, "onnx"), np.zeros((1, 3, 32, 32), np.float32)
     with pytest.raises(GuidanceError, match="Call `prepare` first"):
         engine(tile, blocks(32, 32))
+
+
+def test_tiles_of_a_network_that_looks_at_the_whole_picture_do_not_show(photo):
+    model = recipe("concat", backbone={**BACKBONE, "attention": "global"}).build_model().eval()
+    rng = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        if not parameter.any():
+            parameter.data.normal_(0, 0.3, generator=rng)
+    card = described(model, Card("global"), weights.to_half(model.state_dict()))
+    assert card.support == "global"
+    engine = TorchEngine(model, card)
+    smooth = photo.repeat(3, axis=2).repeat(3, axis=3)
+    steps = {}
+    for overlap, side in ((0, 4096), (0, 128), (card.overlap, 128 + 2 * card.overlap)):
+        tiles = plan(*smooth.shape[2:], multiple_of=card.multiple_of, overlap=overlap, tile=side)
+        out = tiles.run(smooth, Guidance(), engine)
+        steps[overlap, side] = np.square(np.diff(out, axis=3)).mean((0, 1, 2)), tiles
+    whole, _ = steps.pop((0, 4096))
+    (bare, tiles), (told, context) = steps.values()
+
+    def seams(energy, tiles):
+        middles = [(b + a + tiles.tile[1]) // 2 - 1 for a, b in pairwise(tiles.lefts)]
+        return energy[middles].sum() / whole[middles].sum()
+
+    assert seams(told, context) < 1.02 < seams(bare, tiles)
 
 
 # Many, one, none.

@@ -37,6 +37,7 @@ OPSET = 18  # the first with everything our networks use; runtimes of 2023 read 
 TOLERANCE = 1e-5
 SIZES = ((1, 1), (1, 3), (2, 2), (5, 4), (9, 7))  # in units of at least 16 pixels
 SEAM = 0.5 / 255
+CONTEXT = 32  # of a network that looks at all: convolutions then no longer see where a tile ends
 
 
 def export(
@@ -59,7 +60,8 @@ def export(
         card: Name, recipe, data, licence and the like. What follows from the network (scale,
             multiple_of, support, reach, reads, parameters, digest) is filled in here.
         pictures: Validation pictures (1, 3, H, W) with their guidance, to measure `overlap` on.
-            Without, the card's overlap stands, or the reach where it has none.
+            Without, the card's overlap stands, or where it has none the reach, and for a network
+            that looks at the whole picture 32 pixels.
         first: Weights of the model that runs first, where the card names one.
 
     Returns:
@@ -116,13 +118,14 @@ def _export_first(path: Path, card: Card, weights_of: Path | None) -> None:
 def described(restorer: nn.Module, card: Card, halves: Mapping[str, Tensor]) -> Card:
     """A card with what follows from the network and its rounded tensors."""
     reach = cast(int | None, restorer.reach) or 0
+    context = CONTEXT if restorer.support == "global" else -(-reach // 8) * 8
     return replace(
         card,
         scale=restorer.scale,
         multiple_of=restorer.multiple_of,
         support=restorer.support,
         reach=reach,
-        overlap=card.overlap or -(-reach // 8) * 8,
+        overlap=card.overlap or context,
         reads=tuple(cast(Iterable[Reads], restorer.reads)),
         prepared=_prepared(restorer),
         digest=weights.digest(halves),

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ...errors import ShapeError
+from ...errors import RecipeError, ShapeError, nearest
 from ..blocks import LayerNorm2d, SimpleGate
 from .sites import Adapt, Output, Site, Visit, check_input
 
@@ -79,6 +79,7 @@ class NAFNet(nn.Module):
         (N, in_channels, H, W) -> Output.image (N, 3, H, W), any H, W >= 1.
 
     Raises:
+        RecipeError: `attention` is neither.
         ShapeError: Encoder and decoder differ in levels, or the input has other channels.
     """
 
@@ -96,6 +97,11 @@ class NAFNet(nn.Module):
         in_channels: int = 3,
     ) -> None:
         super().__init__()
+        if attention not in ("global", "none"):
+            raise RecipeError(
+                f"attention is global or none, got {attention!r}."
+                f"{nearest(str(attention), ('global', 'none'))}"
+            )
         if len(enc_blocks) != len(dec_blocks):
             raise ShapeError(
                 f"NAFNet needs as many decoder levels as encoder levels, got {len(enc_blocks)} in "
