@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from relume.errors import GuidanceError
+from relume.errors import GuidanceError, RecipeError
 from relume.guidance import Guidance, Guide
 from relume.lab.adapters import ADAPTERS
 from relume.lab.backbones.nafnet import NAFNet
@@ -123,6 +123,12 @@ def test_a_thumbnail_encoder_in_doubt_believes_what_is_far_from_the_usual():
     assert torch.allclose(left, q / (1 + q), atol=1e-4)
     assert left[0] < 0.5 < 0.99 < left[1]
     assert torch.equal(code(doubting.train(), odd), code(plain.train(), odd))
+
+
+@pytest.mark.parametrize("doubt", [-1.0, float("nan"), "x", True])
+def test_a_doubt_that_is_none_is_refused(doubt):
+    with pytest.raises(RecipeError, match="doubt is a number from 0 on"):
+        ENCODERS["thumbnail"](doubt=doubt)
 
 
 def test_a_trained_thumbnail_encoder_knows_no_orientation():

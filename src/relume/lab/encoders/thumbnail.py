@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ...card import Reads
+from ...errors import RecipeError
 from ...guidance import Guidance, Guide
 from ...priors.thumbnail import SIDE
 
@@ -29,6 +30,9 @@ class ThumbnailEncoder(nn.Module):
         doubt: The distance, in s, at which half is believed; 0 believes all. Training believes all.
         reads: Name of the thumbnail in the guidance.
 
+    Raises:
+        RecipeError: `doubt` is no such number.
+
     Shape:
         guidance[reads].maps (N, 3, 96, 96) in [0, 1] -> vector (N, D).
     """
@@ -42,6 +46,8 @@ class ThumbnailEncoder(nn.Module):
         self, *, dim: int = 64, width: int = 16, doubt: float = 0.0, reads: str = "thumbnail"
     ) -> None:
         super().__init__()
+        if isinstance(doubt, bool) or not isinstance(doubt, int | float) or not doubt >= 0:
+            raise RecipeError(f"doubt is a number from 0 on, got {doubt!r}.")
         self.dim, self.doubt = dim, doubt
         if doubt:
             self.register_buffer("usual", torch.zeros(dim))
