@@ -12,6 +12,7 @@ plain form took on the machine of the goals. Below 1 in a column of ratios is fa
 from __future__ import annotations
 
 import argparse
+import io
 import statistics
 import time
 from collections.abc import Callable
@@ -19,10 +20,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch.nn.functional import conv2d
 
 from relume.image import is_image, read
-from relume.image.writer import jpeg_round_trip
 from relume.lab.degrade import View, generator, parse
 
 # kind -> (SPEC, mark for 64 x 64, mark for 1 MP; ms). Haze has 0.05 where twice the best is 0.02:
@@ -83,7 +84,13 @@ def plain(kind: str, side: int) -> Callable[[], object] | None:
         return lambda: x * depth + np.float32(0.8) * (1 - depth)
     if kind == "jpeg":
         pixels = (x.transpose(1, 2, 0) * 255).astype(np.uint8)
-        return lambda: jpeg_round_trip(pixels, 30)
+
+        def saved() -> np.ndarray:
+            file = io.BytesIO()
+            Image.fromarray(pixels).save(file, "JPEG", quality=30)
+            return np.asarray(Image.open(file))
+
+        return saved
     return None
 
 

@@ -20,7 +20,6 @@ from relume.image import (
     encode,
     enlarge,
     is_image,
-    jpeg_round_trip,
     read,
     render,
     resize_map,
@@ -387,14 +386,6 @@ def test_webp_quality_is_read_off_its_quantiser(tmp_path, quality):
     # Segments are quantised finer or coarser around the asked quality; ours is the finest.
     assert estimate is not None
     assert quality - 3 <= estimate <= quality + 30
-
-
-def test_jpeg_round_trip_is_what_pillow_gets():
-    rgb, buffer = smooth(), io.BytesIO()
-    Image.fromarray(rgb).save(buffer, "JPEG", quality=40, subsampling="4:2:0")
-    other = np.asarray(Image.open(buffer)).astype(int)
-    assert np.abs(jpeg_round_trip(rgb, 40) - other).mean() < 0.2
-    assert jpeg_round_trip(rgb[..., :1], 40).shape == (96, 128, 1)
 
 
 def test_what_a_format_cannot_hold_is_announced():

@@ -25,7 +25,6 @@ __all__ = [
     "MIN_QUALITY",
     "encode",
     "enlarge",
-    "jpeg_round_trip",
     "losses",
     "place",
     "render",
@@ -235,33 +234,6 @@ def write_gray16(array: np.ndarray, path: Path | str) -> None:
             raise ShapeError(f"Labels must lie in 0-65535, got {array.min()} to {array.max()}.")
         values = array.astype(np.uint16)
     place(encode(Picture(values[..., None], bits=16), "png"), Path(path), replace=True)
-
-
-def jpeg_round_trip(rgb: np.ndarray, quality: int, subsampling: str = "4:2:0") -> np.ndarray:
-    """What JPEG makes of a picture.
-
-    Args:
-        rgb: (H, W, 3) or (H, W, 1) uint8.
-        quality: 1-100, libjpeg's scale.
-        subsampling: "4:2:0" or "4:4:4".
-
-    Returns:
-        The same shape, uint8.
-
-    Raises:
-        ShapeError: Not uint8 of that shape, or another subsampling.
-    """
-    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] not in (1, 3):
-        raise ShapeError(f"rgb must be (H, W, 1 or 3) uint8, got {rgb.shape} {rgb.dtype}.")
-    modes = {"4:2:0": "on", "4:4:4": "off"}
-    if subsampling not in modes:
-        raise ShapeError(f"subsampling must be 4:2:0 or 4:4:4, got {subsampling!r}.")
-    image: Any = pyvips.Image.new_from_array(
-        np.ascontiguousarray(rgb), interpretation="srgb" if rgb.shape[2] == 3 else "b-w"
-    )
-    data = image.jpegsave_buffer(Q=int(quality), subsample_mode=modes[subsampling], keep="none")
-    decoder: Any = pyvips.Image.jpegload_buffer
-    return decoder(data).numpy().reshape(rgb.shape)
 
 
 def _narrowed(picture: Picture, format: str) -> np.ndarray:
