@@ -14,7 +14,6 @@ difference between the file and the network it was made of, tile by tile.
 from __future__ import annotations
 
 import argparse
-import itertools
 import sys
 import time
 from pathlib import Path
@@ -24,32 +23,12 @@ import numpy as np
 from relume.card import find
 from relume.engine import open_engine
 from relume.image import read, write
+from relume.lab.reach import seam_ratio
 from relume.priors.choice import priors_of
 from relume.restoration import look, restore, view_of
-from relume.tiling import Plan, plan
+from relume.tiling import plan
 
 WHOLE = 1 << 13  # the side of a tile that holds any photograph
-
-
-def seams(tiles: Plan) -> tuple[np.ndarray, np.ndarray]:
-    """The output rows and columns in the middle of what two neighbouring tiles share."""
-    found = []
-    for starts, side in ((tiles.tops, tiles.tile[0]), (tiles.lefts, tiles.tile[1])):
-        middles = [(b + a + side) // 2 * tiles.scale for a, b in itertools.pairwise(starts)]
-        found.append(np.array(middles, int))
-    return found[0], found[1]
-
-
-def seam_ratio(out: np.ndarray, tiles: Plan) -> float:
-    """Mean squared step across the seams over that elsewhere."""
-    on, off = [], []
-    for axis, at in zip((2, 3), seams(tiles), strict=True):
-        steps = np.square(np.diff(out, axis=axis)).mean(axis=(0, 1, 5 - axis))
-        there = np.zeros(len(steps), bool)
-        there[at[(at > 0) & (at <= len(steps))] - 1] = True
-        on.append(steps[there])
-        off.append(steps[~there])
-    return float(np.concatenate(on).mean() / np.concatenate(off).mean())
 
 
 def main() -> None:

@@ -8,7 +8,7 @@ from relume.guidance import Guidance, Guide
 from relume.lab.adapters import ADAPTERS
 from relume.lab.backbones.nafnet import NAFNet
 from relume.lab.encoders import ENCODERS
-from relume.lab.export import measure_reach
+from relume.lab.reach import measure_reach
 from relume.lab.restorer import Restorer
 
 

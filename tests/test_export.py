@@ -16,14 +16,7 @@ from relume.errors import CheckError, ModelError, OutputError, UsageError
 from relume.guidance import Guidance
 from relume.lab import recipe, weights
 from relume.lab.engine import TorchEngine
-from relume.lab.export import (
-    as_tensors,
-    check,
-    export,
-    measure_overlap,
-    measure_reach,
-    with_card,
-)
+from relume.lab.export import check, export, with_card
 from relume.lab.finished import restorer_of
 from relume.tiling import plan
 
@@ -102,43 +95,6 @@ def test_tiles_of_the_exported_graph_equal_the_whole(photo):
     assert len(tiles) > 4
     whole = plan(height, width, **sizes, tile=4096).run(photo, thumbnail(), engine)
     assert np.abs(tiles.run(photo, thumbnail(), engine) - whole).max() <= 1e-5
-
-
-def test_the_structural_reach_is_what_gradients_see():
-    assert measure_reach(Tiny()) == Tiny.reach
-
-
-def test_a_network_that_looks_further_than_it_says_is_noticed():
-    network = Tiny()
-    network.reach = 2
-    with pytest.raises(CheckError, match="further than"):
-        measure_reach(network)
-
-
-def test_overlap_is_the_smallest_that_holds(photo):
-    said = []
-    pictures = [(photo, thumbnail())]
-    overlap = measure_overlap(Tiny().eval(), pictures, tile=48, announce=said.append)
-    assert overlap % 8 == 0 and 0 < overlap <= -(-Tiny.reach // 8) * 8
-    assert len(said) == overlap // 8 + 1
-    network = Tiny().eval()
-
-    def run(rgb, guidance):
-        with torch.no_grad():
-            return network(torch.from_numpy(rgb), as_tensors(guidance)).numpy()
-
-    whole = np.clip(run(photo, thumbnail()), 0, 1)
-    for tried, holds in ((overlap, True), (overlap - 8, False)):
-        tiles = plan(96, 128, multiple_of=4, overlap=tried, tile=48 + 2 * tried)
-        seam = np.abs(np.clip(tiles.run(photo, thumbnail(), run), 0, 1) - whole).max()
-        assert (seam <= 0.5 / 255) == holds
-
-
-def test_a_global_network_has_no_overlap(photo):
-    network = Tiny()
-    network.support = "global"
-    with pytest.raises(CheckError, match="whole picture"):
-        measure_overlap(network, [(photo, thumbnail())])
 
 
 class Idle(Tiny):

@@ -19,8 +19,9 @@ from relume.guidance import Guidance, Guide
 from relume.image import Picture, read, write, write_gray16
 from relume.lab import weights
 from relume.lab.engine import TorchEngine
-from relume.lab.export import described, export, measure_reach
+from relume.lab.export import described, export
 from relume.lab.finished import attach, backbone_digest, load_backbone, restorer_of, save_adapter
+from relume.lab.reach import measure_reach
 from relume.lab.recipe import Recipe
 from relume.lab.restorer import Restorer
 from relume.lab.runs import run_recipe

@@ -34,12 +34,13 @@ controls datasets report
 sources
 data
 restorer objectives/ loader
+reach
 weights
 evaluate
 train
 recipe
 finished
-export
+export validation
 runs
 reproduce/ engine
 """
@@ -47,7 +48,7 @@ reproduce/ engine
 # Where the ground floor opens onto the lab: inside a function, never on import.
 DOORS = {"cli", "engine", "priors/sam"}
 LAB_LIBRARIES = {"torch", "torchvision", "transformers", "spandrel", "accelerate", "safetensors"}
-LAB_LIBRARIES |= {"onnx", "onnxscript", "skimage", "tomli_w"}
+LAB_LIBRARIES |= {"onnx", "onnxscript", "skimage", "tomli_w", "PIL"}
 # scikit-image is an extra of the ground floor too: imported where it is used, never before.
 EXTRAS = {("priors/regions", "skimage")}
 

@@ -90,7 +90,9 @@ def test_an_unknown_recipe_names_the_nearest():
 def test_a_recipe_of_pairs_says_nothing_of_damage(tmp_path):
     made, plain = recipe.load("sam-deblur"), recipe.load("relume-s")
     assert set(made.resolved()["data"]) == {"photographs", "lq", "validation"}
-    assert "lq" not in plain.resolved()["data"]  # what came later leaves old digests alone
+    assert (
+        "lq" not in plain.resolved()["data"] | plain.resolved()["validation"]
+    )  # what came later leaves old digests alone
     path = tmp_path / "again.toml"
     path.write_text(made.toml())
     assert recipe.load(path).digest == made.digest
@@ -104,6 +106,7 @@ def test_a_recipe_of_pairs_says_nothing_of_damage(tmp_path):
         ("sam-deblur", "data.windows=[0.3, 1.0]", "leave out windows"),
         ("relume-s", "data.windows=[]", "mosaic goes with windows"),
         ("sam-deblur", 'data.lq=""', "data: damage is missing, or lq where there are pairs"),
+        ("relume-s", 'validation.lq="b/*"', "validation: lq and gt are halves of pairs: give both"),
         ("relume-s", "data.lq=blur", "leave out windows, mosaic, damage, counts, factors"),
     ],
 )

@@ -339,6 +339,15 @@ def test_what_stands_in_the_way_is_said_before_the_first_step(sets, tmp_path):
         fill(Bench(paper, sets, tmp_path, prior=looking_with(str(tmp_path / "gone"))), budget=0)
 
 
+def test_a_folder_is_one_however_it_is_typed(tmp_path, monkeypatch):
+    (tmp_path / "sam").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    full = looking_with(str(tmp_path / "sam"))
+    assert looking_with("sam") == looking_with("./sam/") == looking_with("~/sam") == full
+    assert 'priors.regions.source="facebook/sam-vit-base"' in looking_with("facebook/sam-vit-base")
+
+
 def test_the_rows_of_sam_deblur_have_the_published_number_of_weights(tmp_path):
     (paper,) = FULL["sam-deblur"]
     bench = Bench(paper, tmp_path, tmp_path)

@@ -10,9 +10,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
-import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,14 +28,14 @@ from ..card import CARD_KEY, Card, Reads, header, survey
 from ..engine import Engine, OnnxEngine, OpenVinoEngine, feeds, guide_of
 from ..errors import CheckError, MissingError, ModelError, UsageError
 from ..guidance import Guidance, Guide
-from ..tiling import plan
 from . import weights
 from .finished import first_of, restorer_of
+from .reach import measure_overlap
+from .restorer import as_tensors, prepared_by
 
 OPSET = 18  # the first with everything our networks use; runtimes of 2023 read it
 TOLERANCE = 1e-5
 SIZES = ((1, 1), (1, 3), (2, 2), (5, 4), (9, 7))  # in units of at least 16 pixels
-SEAM = 0.5 / 255
 CONTEXT = 32  # of a network that looks at all: convolutions then no longer see where a tile ends
 
 
@@ -127,7 +126,7 @@ def described(restorer: nn.Module, card: Card, halves: Mapping[str, Tensor]) -> 
         reach=reach,
         overlap=card.overlap or context,
         reads=tuple(cast(Iterable[Reads], restorer.reads)),
-        prepared=_prepared(restorer),
+        prepared=prepared_by(restorer),
         digest=weights.digest(halves),
         parameters=sum(p.numel() for p in restorer.parameters()),
     )
@@ -181,11 +180,6 @@ def _drawn(reads: Reads, null: np.ndarray, rng: np.random.Generator) -> Guide:
     else:
         array = rng.random(null.shape, np.float32)
     return guide_of(reads, array)
-
-
-def as_tensors(guidance: Guidance) -> Guidance:
-    """The same guidance with torch tensors."""
-    return guidance.map(lambda g: g.map(lambda a: torch.from_numpy(np.ascontiguousarray(a))))
 
 
 def with_card(path: Path, card: Card) -> None:
@@ -257,7 +251,7 @@ class _FlatPreparer(_Flat):
     def forward(  # type: ignore[override]
         self, seen: tuple[Tensor, ...], held: tuple[Tensor, ...]
     ) -> tuple[Tensor, ...]:
-        prepared = _prepared(self.restorer)
+        prepared = prepared_by(self.restorer)
         view, *given = seen
         known = _guidance(self.reads[: -len(prepared)], given[: -len(prepared)])
         tensors = {
@@ -281,10 +275,6 @@ class _Preparing(nn.Module):
 
 def _guidance(reads: Sequence[Reads], given: Sequence[Tensor]) -> Guidance:
     return Guidance({r.prior: guide_of(r, tensor) for r, tensor in zip(reads, given, strict=True)})
-
-
-def _prepared(restorer: nn.Module) -> tuple[Reads, ...]:
-    return tuple(cast(Iterable[Reads], getattr(restorer, "prepared", ())))
 
 
 def _of_preparer(card: Card, halves: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -446,106 +436,3 @@ def _hold(
     nodes = [*casts, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
-
-
-# What tile plans need to know of a network.
-
-
-def measure_reach(restorer: nn.Module, *, seed: int = 0) -> int:
-    """How far an output pixel looks, by gradients: the largest distance, in pixels, of an input
-    that moves it. Weights are drawn anew in float64, so that an untrained zero hides nothing.
-
-    Raises:
-        CheckError: It looks further than the picture used here is wide, or everywhere.
-    """
-    rng = torch.Generator().manual_seed(seed)
-    network = copy.deepcopy(restorer).double().eval()
-    for parameter in network.parameters():
-        deviation = 1 / math.sqrt(max(1, parameter[0].numel() if parameter.ndim > 1 else 1))
-        parameter.data.normal_(0, deviation, generator=rng)
-    m, claimed = cast(int, network.multiple_of), cast(int | None, network.reach)
-    if claimed is None:
-        raise CheckError("The network says it looks at the whole picture.")
-    side = m * -(-2 * (claimed + m) // m) + 2 * m
-    # What is prepared is the same at every tile: it stands outside the reach.
-    reads = (*cast(Iterable[Reads], network.reads), *_prepared(network))
-    card = Card("measured", multiple_of=m, reads=reads)
-    nulls = feeds(card, np.zeros((1, 3, side, side), np.float32), Guidance())
-    guides: dict[str, Guide] = {}
-    for entry in reads:
-        array = nulls[entry.prior]
-        guide = guide_of(entry, torch.from_numpy(array))
-        guides[entry.prior] = (
-            guide.map(lambda t: t.double()) if array.dtype == np.float32 else guide
-        )
-    lq = torch.rand((1, 3, side, side), generator=rng, dtype=torch.float64, requires_grad=True)
-    out = network(lq, Guidance(guides))
-    scale, reach = cast(int, network.scale), 0
-    for phase in range(m):  # how far depends on where the pixel lies on the strided grids
-        at = side // 2 // m * m + phase
-        row = out[..., at * scale, at * scale].sum()
-        (slope,) = torch.autograd.grad(row, lq, retain_graph=True)
-        moved = slope[0].abs().sum(0).nonzero()
-        reach = max(reach, int((moved - at).abs().max()))
-        if int(moved.min()) == 0 or int(moved.max()) == side - 1:
-            raise CheckError(f"The network looks further than the {claimed} pixels it claims.")
-    return reach
-
-
-@torch.no_grad()
-def measure_overlap(
-    restorer: nn.Module,
-    pictures: Iterable[tuple[np.ndarray, Guidance]],
-    *,
-    tile: int = 128,
-    announce: Callable[[str], None] | None = None,
-) -> int:
-    """The smallest multiple of 8 at which tiles of `tile` pixels give what the whole picture gives.
-
-    The seam error is the largest difference anywhere, both clipped to [0, 1], and may be half an
-    8-bit level. The reach, rounded up, is always enough.
-
-    Args:
-        pictures: (1, 3, H, W) float32, best larger than two tiles each way, with their guidance.
-
-    Raises:
-        CheckError: The network looks at the whole picture, so that no overlap is enough.
-    """
-    if restorer.support != "local":
-        raise CheckError(
-            "The network looks at the whole picture; no overlap makes its tiles equal."
-        )
-    m, scale, reach = (cast(int, getattr(restorer, k)) for k in ("multiple_of", "scale", "reach"))
-    device = next(restorer.parameters()).device
-
-    def run(rgb: np.ndarray, guidance: Guidance) -> np.ndarray:
-        known = as_tensors(guidance).map(lambda g: g.map(lambda t: t.to(device)))
-        return restorer(torch.from_numpy(rgb).to(device), known).float().cpu().numpy()
-
-    def ready(rgb: np.ndarray, guidance: Guidance) -> Guidance:
-        if not _prepared(restorer):
-            return guidance
-        view, known = torch.from_numpy(rgb).to(device), as_tensors(guidance)
-        known = known.map(lambda g: g.map(lambda t: t.to(device)))
-        known = restorer.prepare(view, known)  # type: ignore[operator]
-        return known.map(lambda g: g.map(lambda t: t.cpu().numpy()))
-
-    given = [(rgb, ready(rgb, guidance)) for rgb, guidance in pictures]
-    wholes = [np.clip(run(rgb, guidance), 0, 1) for rgb, guidance in given]
-    overlap = 0
-    for overlap in range(0, reach + 8, 8):
-        worst = 0.0
-        for (rgb, guidance), whole in zip(given, wholes, strict=True):
-            height, width = rgb.shape[2:]
-            tiles = plan(
-                height, width, scale=scale, multiple_of=m, overlap=overlap, tile=tile + 2 * overlap
-            )
-            out = np.clip(tiles.run(rgb, guidance, run), 0, 1)
-            worst = max(worst, float(np.abs(out - whole).max()))
-            if worst > SEAM:
-                break
-        if announce:
-            announce(f"overlap {overlap}: seam error {worst * 255:.3f} levels")
-        if worst <= SEAM:
-            break
-    return overlap

@@ -167,12 +167,30 @@ MADE = ("segmentations", "windows", "mosaic", "fixed", "damage", "counts", "fact
 
 
 class Validation(_Part):
-    """specs: damages whose PSNR is followed, on crops of `crop` pixels of so many photographs."""
+    """What is followed while a network trains, on crops of `crop` pixels of so many photographs.
+
+    specs: damages, of the photographs in `data.validation`. lq, gt: real pairs, patterns below the
+    data root as in `data`.
+    """
 
     specs: tuple[str, ...] = ()
-    crop: int = 256
-    photographs: int = 12
+    lq: str = ""
+    gt: str = ""
+    crop: Annotated[int, Field(ge=1)] = 256
+    photographs: Annotated[int, Field(ge=1)] = 12
     seed: int = 1
+
+    @model_validator(mode="after")
+    def _fit(self) -> "Validation":
+        if bool(self.lq) != bool(self.gt):
+            raise PydanticCustomError("recipe", "lq and gt are halves of pairs: give both")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _said(self, said: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without pairs that are none: recipes from before there were any keep their digest."""
+        values = said(self)
+        return values if self.lq else {k: v for k, v in values.items() if k not in ("lq", "gt")}
 
 
 class Recipe(_Part):

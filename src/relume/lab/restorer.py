@@ -1,8 +1,9 @@
 """A backbone with its encoders and adapters: what is trained, and what is exported."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -147,3 +148,13 @@ class Restorer(nn.Module):
 
     def forward(self, lq: Tensor, guidance: Guidance) -> Tensor:
         return self.run(lq, guidance).image
+
+
+def as_tensors(guidance: Guidance) -> Guidance:
+    """The same guidance with torch tensors, as a restorer takes it."""
+    return guidance.map(lambda g: g.map(lambda a: torch.from_numpy(np.ascontiguousarray(a))))
+
+
+def prepared_by(network: nn.Module) -> tuple[Reads, ...]:
+    """What a network prepares from the whole picture; nothing, where it knows of no such thing."""
+    return tuple(cast(Iterable[Reads], getattr(network, "prepared", ())))

@@ -28,6 +28,8 @@ class ThumbnailEncoder(nn.Module):
         dim: D of the vector.
         width: Channels of the first convolution.
         doubt: The distance, in s, at which half is believed; 0 believes all. Training believes all.
+        settled: It learns no more and doubts in training too, as measured in the run that training
+            begins with: the rest of the network learns to read what it will be told at use.
         reads: Name of the thumbnail in the guidance.
 
     Raises:
@@ -43,12 +45,18 @@ class ThumbnailEncoder(nn.Module):
     spread: Tensor
 
     def __init__(
-        self, *, dim: int = 64, width: int = 16, doubt: float = 0.0, reads: str = "thumbnail"
+        self,
+        *,
+        dim: int = 64,
+        width: int = 16,
+        doubt: float = 0.0,
+        settled: bool = False,
+        reads: str = "thumbnail",
     ) -> None:
         super().__init__()
         if isinstance(doubt, bool) or not isinstance(doubt, int | float) or not doubt >= 0:
             raise RecipeError(f"doubt is a number from 0 on, got {doubt!r}.")
-        self.dim, self.doubt = dim, doubt
+        self.dim, self.doubt, self.settled = dim, doubt, settled
         if doubt:
             self.register_buffer("usual", torch.zeros(dim))
             self.register_buffer("spread", torch.zeros(1))  # 0: all is believed
@@ -59,10 +67,11 @@ class ThumbnailEncoder(nn.Module):
             layers += [nn.Conv2d(a, b, 3, stride=2, padding=1), nn.GELU()]
         self.features = nn.Sequential(*layers)
         self.head = nn.Sequential(nn.Linear(2 * widths[-1], dim), nn.GELU(), nn.Linear(dim, dim))
+        self.requires_grad_(not settled)
 
     def forward(self, lq: Tensor, guidance: Guidance) -> Guide:
         small = guidance[self.asks[0].prior].maps - 0.5
-        if self.training:
+        if self.training and not self.settled:
             return Guide(vector=self._vector(small))
         vector = self._turned(small)
         return Guide(vector=self._believed(vector) if self.doubt else vector)

@@ -24,11 +24,10 @@ from ...guidance import Guidance
 from ..datasets import Loaded, Pair, Pairs
 from ..degrade import generator
 from ..evaluate import evaluate
-from ..export import as_tensors
 from ..pairs import Kept
 from ..recipe import Recipe, load
 from ..report import Report
-from ..restorer import Restorer
+from ..restorer import Restorer, as_tensors
 from ..runs import run_recipe, training_files
 from ..sources import controlled, told_by_gt
 from ..weights import load as load_weights

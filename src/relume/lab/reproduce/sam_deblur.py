@@ -264,7 +264,10 @@ def looking_with(source: str) -> tuple[str, ...]:
     """Overrides that look with SAM.
 
     Args:
-        source: Folder of its weights, or a hub model's id, which is fetched.
+        source: Folder of its weights, or a hub model's id, which is fetched. A folder is named in
+            full: whichever way it is typed, the cells are the same.
     """
+    folder = Path(source).expanduser()
+    source = str(folder.resolve()) if folder.is_dir() else source
     kind, where = ('priors.regions.kind="sam"', f"priors.regions.source={json.dumps(source)}")
     return (kind, where, "priors.regions.network=true")
