@@ -322,8 +322,11 @@ def test_a_model_takes_along_the_one_that_runs_first(relume, photo, tmp_path):
     run_recipe(recipe("sam-deblur", **brief, priors=behind), tmp_path / "two", root=tmp_path)
     shutil.rmtree(tmp_path / "one")
 
-    words = ("-o", "away/guided.onnx", "--pictures", tmp_path / "p")
-    code, _, err = relume("export", tmp_path / "two", *words)
+    words = ("export", tmp_path / "two", "-o", "away/guided.onnx", "--pictures", tmp_path / "p")
+    code, _, err = relume(*words)
+    assert code == 2 and "No picture is larger than a tile" in err
+    write(Picture.from_rgb(np.tile(photo, (1, 1, 3, 3))), tmp_path / "p/a.png")
+    code, _, err = relume(*words)
     assert (code, err) == (0, "")
     shutil.rmtree(tmp_path / "two")
     shutil.copytree(tmp_path / "away", tmp_path / "elsewhere")
