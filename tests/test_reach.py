@@ -86,6 +86,11 @@ def test_pictures_without_a_seam_measure_nothing(photo):
         measure_overlap(Tiny().eval(), [(photo, thumbnail())])
 
 
+def test_a_flat_picture_has_no_steps_to_compare():
+    flat = np.full((1, 3, 192, 256), 0.5, np.float32)
+    assert measure_overlap(Levelled(0.5), [(flat, Guidance())], tile=32) == 0
+
+
 def test_the_ratio_counts_the_steps_at_seams():
     tiles = plan(64, 64, multiple_of=4, overlap=0, tile=32)
     flat = np.random.default_rng(0).normal(0, 0.01, (1, 3, 64, 64)).astype(np.float32)

@@ -116,5 +116,9 @@ def test_a_folder_without_photographs_is_named_and_the_run_not_begun(root):
     with pytest.raises(UsageError, match=r"No photographs in .*none"):
         run_recipe(made, root / "run", root=root)
     assert not (root / "run").exists()
+    write(read(root / "p/0.png"), root / "0.png")
+    unnamed = recipe(data={"photographs": "p", **ONE}, validation={"specs": ["noise"]})
+    with pytest.raises(UsageError, match=r"Give a folder as data\.validation"):
+        validation_pairs(unnamed, root)
     mended = made.model_copy(update={"data": recipe().data})
     run_recipe(mended, root / "run", root=root)  # the folder is free for another recipe

@@ -121,7 +121,8 @@ def measure_overlap(
             if local:
                 found.append(float(np.abs(out - whole).max()))
             else:
-                found.append(seam_ratio(out, tiles) / seam_ratio(whole, tiles))
+                # A flat picture has no steps.
+                found.append(seam_ratio(out, tiles) / max(seam_ratio(whole, tiles), 1e-12))
         if not found:
             raise UsageError(
                 f"No picture is larger than a tile of {tile + 2 * overlap} pixels, and there is no "

@@ -63,7 +63,7 @@ def validation_pairs(recipe: Recipe, root: Path) -> list[Pair]:
     rules = recipe.validation
     groups: list[tuple[str, list[Whole]]] = []
     if rules.specs:
-        paths = _spread(_photographs(root / recipe.data.validation), rules.photographs)
+        paths = _spread(_photographs(root, recipe.data.validation), rules.photographs)
         for spec in ("", *rules.specs):
             damaged = [_damaged(p, spec, generator(rules.seed, i)) for i, p in enumerate(paths)]
             groups.append((spec or "clean", damaged))
@@ -105,8 +105,10 @@ def _part(picture: np.ndarray, box: View) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(part))
 
 
-def _photographs(folder: Path) -> list[Path]:
-    paths = sorted(p for p in folder.iterdir() if is_image(p)) if folder.is_dir() else []
+def _photographs(root: Path, name: str) -> list[Path]:
+    folder = root / name
+    there = name and folder.is_dir()  # no name is not the root
+    paths = sorted(p for p in folder.iterdir() if is_image(p)) if there else []
     if not paths:
         raise UsageError(f"No photographs in {folder}. Give a folder as data.validation.")
     return paths
