@@ -76,6 +76,39 @@ def test_a_batch_is_what_a_file_would_hold(folder):
     assert 0 < untouched.sum() < 24  # some clean, as asked, and not all
 
 
+def test_photographs_are_softened_before_anything_happens_to_them(folder):
+    rng = np.random.default_rng(0)
+    drawn = [Damage(DAMAGE, (0.2, 0.5, 0.3), soft=0.4).draw(rng) for _ in range(400)]
+    soft = [spec for spec in drawn if "resize" in spec]
+    assert all(spec.startswith("resize:") for spec in soft)
+    assert len(soft) / 400 == pytest.approx(0.4, abs=3 * (0.24 / 400) ** 0.5)
+    assert any(spec.count(":") == 1 for spec in soft)  # an undamaged soft picture is left as it is
+    made = Damaged(
+        load_photographs(folder, sizes=1),
+        Damage(DAMAGE, (1.0,), soft=1.0),
+        seed=7,
+        sources=source(),
+    ).batch(0, 8, 64)
+    plain = Damaged(
+        load_photographs(folder, sizes=1), Damage(DAMAGE, (1.0,)), seed=7, sources=source()
+    ).batch(0, 8, 64)
+    torch.testing.assert_close(made.lq, made.gt, atol=0.51 / 255, rtol=0)  # lq is rounded to levels
+
+    def edges(x: torch.Tensor) -> float:
+        return float(x.diff(dim=-1).square().mean())
+
+    assert edges(made.gt) < 0.8 * edges(plain.gt)
+
+
+def test_regions_are_looked_for_where_something_follows_them(folder):
+    assert Damage(DAMAGE, (1.0,)).follows_regions  # haze
+    assert not Damage({"noise:sigma=25": 1.0}, (1.0,)).follows_regions
+    (photo,) = load_photographs(folder, sizes=1, regions=False)[0]
+    assert (photo.regions == 1).all()
+    part = part_of(photo, np.random.default_rng(0), (0.5, 0.9), 96)
+    assert (part.regions == 1).all() and part.regions.size
+
+
 def thumbnails(folder: Path, spec: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Clean, damaged then reduced, and reduced then damaged by the cheap form."""
     rgb = load_photographs(folder, sizes=1)[0][0].pixels / np.float32(255)

@@ -107,7 +107,7 @@ def test_a_recipe_of_pairs_says_nothing_of_damage(tmp_path):
         ("relume-s", "data.windows=[]", "mosaic goes with windows"),
         ("sam-deblur", 'data.lq=""', "data: damage is missing, or lq where there are pairs"),
         ("relume-s", 'validation.lq="b/*"', "validation: lq and gt are halves of pairs: give both"),
-        ("relume-s", "data.lq=blur", "leave out windows, mosaic, damage, counts, factors"),
+        ("relume-s", "data.lq=blur", "leave out windows, mosaic, soft, damage, counts, factors"),
     ],
 )
 def test_keys_that_do_not_go_together_are_named(name, override, says):

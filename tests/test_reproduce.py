@@ -150,6 +150,15 @@ def test_a_table_grows_over_several_calls_and_trains_nothing_twice(root, system,
     assert reports(again, system.arm("ours"), 1)["val"][0].rows == one.rows
 
 
+def test_a_further_seed_is_measured_where_the_contrast_is_named(root, system, tmp_path):
+    other = replace(system.columns[0], name="other", title="other")
+    wide = replace(system, columns=(*system.columns, other))
+    bench = Bench(wide, root, tmp_path)
+    none = system.arm("none")
+    assert [c.name for c in bench.missing(Job(none, 0))] == ["val", "other"]
+    assert [c.name for c in bench.missing(Job(none, 1))] == ["val"]
+
+
 def test_one_of_several_processes_is_refused(root, system, tmp_path, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UsageError, match="Leave torchrun out"):

@@ -35,20 +35,28 @@ class Batch:
         return Batch(self.lq.to(device), self.gt.to(device), moved)
 
 
+SOFT = "resize:factor=0.3..1"
+"""As soft as photographs are at full size: pictures that were scaled down are all too sharp, and a
+network that knows no others sharpens what a camera wrote."""
+
+
 class Damage:
     """Draws a chain of damages: how many, then which, in a camera's order.
 
     Args:
         specs: SPEC of one kind each (`noise:sigma=5..50`) -> how often it is drawn.
         counts: Share of samples with 0, 1, 2, ... damages; sums to 1.
+        soft: Share of samples whose photograph is softened before anything happens to it (`SOFT`).
 
     Raises:
         UsageError: Shares do not sum to 1, or ask for more damages than there are.
         RecipeError: A SPEC cannot be read.
     """
 
-    def __init__(self, specs: Mapping[str, float], counts: Sequence[float]) -> None:
-        self.specs = tuple(specs)
+    def __init__(
+        self, specs: Mapping[str, float], counts: Sequence[float], *, soft: float = 0.0
+    ) -> None:
+        self.specs, self.soft = tuple(specs), soft
         weights = np.array(list(specs.values()), float)
         self.weights = weights / weights.sum()
         self.counts = np.array(counts, float)
@@ -59,12 +67,20 @@ class Damage:
             )
         self.kinds = tuple(parse(spec).kinds[0] for spec in self.specs)
 
+    @property
+    def follows_regions(self) -> bool:
+        """Whether any of the damages makes use of regions."""
+        return any(parse(spec).follows_regions for spec in self.specs)
+
     def draw(self, rng: np.random.Generator) -> str:
         """A SPEC, "" for none."""
         count = rng.choice(len(self.counts), p=self.counts)
         chosen = rng.choice(len(self.specs), count, replace=False, p=self.weights)
         by_kind = {self.kinds[i]: self.specs[i] for i in chosen}
-        return "+".join(by_kind[kind] for kind in camera_order(by_kind))
+        steps = [by_kind[kind] for kind in camera_order(by_kind)]
+        if self.soft and rng.random() < self.soft:
+            steps.insert(0, SOFT)
+        return "+".join(steps)
 
 
 _chain = lru_cache(maxsize=4096)(parse)

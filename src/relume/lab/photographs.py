@@ -41,6 +41,7 @@ def load_photographs(
     sizes: int = 4,
     seed: int = 0,
     segmentations: Path | None = None,
+    regions: bool = True,
 ) -> list[list[Photograph]]:
     """Every photograph of a folder at `sizes` sizes: its own, and some drawn from `factors`.
 
@@ -53,6 +54,8 @@ def load_photographs(
         sizes: 1 keeps each photograph as it is.
         seed: Of the draws.
         segmentations: Folder of human segmentations with the photographs' names; None: our own.
+        regions: Whether any damage follows them. Ours take half a second a photograph; without
+            there is one, everywhere.
 
     Returns:
         A list per photograph, of its sizes.
@@ -66,11 +69,10 @@ def load_photographs(
     photographs = []
     for index, path in enumerate(paths):
         rgb = read(path).rgb()
-        labels = (
-            human_regions(segmentations / f"{path.stem}.mat")
-            if segmentations
-            else find_regions(rgb).regions[0]
-        )
+        if segmentations:
+            labels = human_regions(segmentations / f"{path.stem}.mat")
+        else:
+            labels = find_regions(rgb).regions[0] if regions else np.ones((1, 1), np.int32)
         rng = np.random.default_rng((seed, index))
         low, high = np.log(factors)
         drawn = [1.0, *np.exp(rng.uniform(low, high, sizes - 1)).tolist()]

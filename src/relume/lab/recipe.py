@@ -120,7 +120,8 @@ class Data(_Part):
 
     damage: SPEC -> how often. windows: each sample sees a part of its photograph, of such shares of
     its sides, in another light. mosaic: share of the samples, where there are windows, whose
-    thumbnail shows a part of another photograph too. fixed: damages of each photograph, where a
+    thumbnail shows a part of another photograph too. soft: share of the samples whose photograph is
+    softened first, as photographs are at full size. fixed: damages of each photograph, where a
     prior must look at it whole; 0 draws them anew.
 
     lq: where given, samples are crops of real pairs. It and `photographs`, the good pictures, are
@@ -133,6 +134,7 @@ class Data(_Part):
     segmentations: str = ""
     windows: tuple[Share, Share] | tuple[()] = ()
     mosaic: Annotated[float, Field(ge=0, le=1)] = 0.0
+    soft: Annotated[float, Field(ge=0, le=1)] = 0.0
     fixed: Annotated[int, Field(ge=0)] = 0
     damage: dict[str, Share] = {}
     counts: tuple[Share, ...] = (0.1, 0.5, 0.3, 0.1)
@@ -157,12 +159,23 @@ class Data(_Part):
     @model_serializer(mode="wrap")
     def _said(self, said: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Only what applies to such data."""
-        # Recipes from before there was a mosaic keep their digest.
-        unsaid = MADE if self.lq else ("lq",) if self.mosaic else ("lq", "mosaic")
+        # Recipes from before there were mosaics or softness keep their digest.
+        new = [key for key in ("mosaic", "soft") if not getattr(self, key)]
+        unsaid = MADE if self.lq else ("lq", *new)
         return {key: value for key, value in said(self).items() if key not in unsaid}
 
 
-MADE = ("segmentations", "windows", "mosaic", "fixed", "damage", "counts", "factors", "sizes")
+MADE = (
+    "segmentations",
+    "windows",
+    "mosaic",
+    "soft",
+    "fixed",
+    "damage",
+    "counts",
+    "factors",
+    "sizes",
+)
 """Keys of data that is damaged as it is drawn."""
 
 
@@ -332,7 +345,8 @@ class Recipe(_Part):
             prior = self.build_prior(name, row)
             if row.after:
                 prior = AfterModel(prior, open_engine(row.after))
-            if row.after or self.data.lq:
+            # The fixed damages of one seed are the same in every arm of a table.
+            if row.after or self.data.lq or (self.data.fixed and name != "thumbnail"):
                 prior = Remembered(InTurn(prior))
             sources[name] = Source(prior, row.control, row.dropout)
         return sources
@@ -362,14 +376,16 @@ class Recipe(_Part):
         if self.data.lq:
             pairs = find_pairs(root, self.data.lq, self.data.photographs)
             return Paired(pairs, seed=self.seed, sources=sources)
+        damage = Damage(self.data.damage, self.data.counts, soft=self.data.soft)
         photographs = load_photographs(
             root / self.data.photographs,
             factors=self.data.factors,
             sizes=self.data.sizes,
             seed=self.seed,
             segmentations=root / self.data.segmentations if self.data.segmentations else None,
+            # Or the oracle of a region prior is told what lies in the good photograph.
+            regions=damage.follows_regions or any(s.control == "oracle" for s in sources.values()),
         )
-        damage = Damage(self.data.damage, self.data.counts)
         return Damaged(
             photographs,
             damage,

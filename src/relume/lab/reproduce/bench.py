@@ -102,13 +102,18 @@ class Bench:
             self._absent[column.name] = column.absent(self.root)
         return self._absent[column.name]
 
+    def columns(self, job: Job) -> list[Column]:
+        """What a run is measured on: every column; a further seed on that of the contrast alone."""
+        named = self.system.contrast[2]
+        return [c for c in self.system.columns if not job.seed or c.name == named]
+
     def missing(self, job: Job) -> list[Column]:
         """The columns that a run has not been measured on, and could be."""
-        columns = self.system.columns
+        columns = self.columns(job)
         return [c for c in columns if not self.absent(c) and not self.cell(job, c).is_file()]
 
     def done(self, job: Job) -> bool:
-        if all(self.absent(column) for column in self.system.columns):
+        if all(self.absent(column) for column in self.columns(job)):
             return (self.run_of(job) / "model.safetensors").is_file()
         return not self.missing(job)
 
