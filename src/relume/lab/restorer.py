@@ -26,7 +26,7 @@ class Restorer(nn.Module):
 
     Shape:
         lq (N, 3, H, W) in [0, 1], guidance with what `reads` lists -> (N, 3, H scale, W scale),
-        raw: not clamped, differentiable.
+        raw: not clamped, differentiable; or a channel for each map that it emits.
 
     Raises:
         GuidanceError: An adapter names a site that is not there or reads what nobody says, or the
@@ -85,6 +85,11 @@ class Restorer(nn.Module):
             for name, e in cast(Any, self.encoders.items())
             if e.prepared
         )
+
+    @property
+    def emits(self) -> tuple[str, ...]:
+        """Names of the maps it gives instead of a picture; () for a picture."""
+        return getattr(self.backbone, "emits", ())
 
     @property
     def scale(self) -> int:
