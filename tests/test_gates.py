@@ -10,6 +10,7 @@ from relume.card import Card, survey
 from relume.engine import open_engine
 from relume.errors import GuidanceError
 from relume.guidance import Guidance, Guide
+from relume.lab import recipe
 from relume.lab.adapters import Context, Gate
 from relume.lab.adapters.gate import maps_at
 from relume.lab.backbones.nafnet import NAFNet
@@ -98,6 +99,17 @@ def test_what_are_no_such_maps_is_refused(kind, guide):
     with pytest.raises(GuidanceError, match="reads 'damage' as 1 damage maps") as caught:
         KINDS[kind]()(torch.zeros(1, 8, 8, 8), Guidance(damage=guide))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_in_bf16_the_feature_keeps_its_type(kind, dtype):
+    adapter, feat = stirred(KINDS[kind]()), torch.randn(1, 8, 16, 16, dtype=dtype)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = adapter(feat, damage(drawn(1, 1, 16, 16)))
+    assert out.dtype == dtype and out.isfinite().all()
+    exact = adapter(feat.float(), damage(drawn(1, 1, 16, 16)))
+    assert (out - exact).abs().max() <= 0.02 * exact.abs().max()  # some roundings of 2^-8
 
 
 def test_gates_start_open_and_the_control_has_as_many_parameters():
@@ -236,6 +248,19 @@ def test_masked_then_cropped_is_cropped_then_masked():
     with torch.no_grad():
         told = model(lq, damage(1 - maps))
     assert not torch.allclose(told, whole)
+
+
+def test_a_recipe_builds_them_by_name(monkeypatch):
+    monkeypatch.setitem(recipe.PRIORS, "damage", recipe.PRIORS["thumbnail"])  # only its name counts
+    rows = """adapters=[
+        {kind = "gate", reads = "damage", maps = 2, hidden = 8, hard = true, at = ["encoder.0"]},
+        {kind = "gate", reads = "damage", maps = 2, gated = false, at = ["encoder.1", "decoder.1"]},
+        {kind = "context", reads = "damage", maps = 2, every = 32, at = ["middle"]},
+    ]"""
+    model = recipe.load("sam-deblur-toy", [rows]).build_model()
+    kinds = [type(adapter).__name__ for adapter in model.adapters.values()]
+    assert kinds == ["Gate", "Gate", "Gate", "Context"]
+    assert [(r.prior, r.channels, r.stride) for r in model.reads] == [("damage", 2, 1)]
 
 
 @pytest.mark.parametrize(
