@@ -25,7 +25,7 @@ from pydantic_core import PydanticCustomError
 from torch import nn
 
 from ..engine import open_engine
-from ..errors import RecipeError, nearest
+from ..errors import ModelError, RecipeError, nearest
 from ..priors import PRIORS, Prior
 from ..priors.cache import Remembered
 from ..priors.partitions import LAYOUTS
@@ -41,6 +41,7 @@ from .photographs import load_photographs
 from .restorer import Restorer
 from .sources import AfterModel, InTurn, LaidOut, Source
 from .train import Schedule
+from .weights import Weights
 
 Share = Annotated[float, Field(ge=0)]
 
@@ -379,6 +380,25 @@ class Recipe(_Part):
             mosaic=self.data.mosaic,
             fixed=self.data.fixed,
         )
+
+
+def restorer_of(stored: Weights) -> Restorer:
+    """The network that a recipe builds, holding the weights stored with that recipe.
+
+    Raises:
+        ModelError: The recipe builds no network, or the weights do not fit it.
+    """
+    try:
+        restorer = Recipe.model_validate(stored.recipe).build_model()
+    except (ValidationError, RecipeError) as error:
+        first = " ".join(str(error).split())[:200]
+        raise ModelError(f"the recipe in the weights builds no network here: {first}") from None
+    try:
+        restorer.load_state_dict(stored.tensors)
+    except RuntimeError as error:
+        first = str(error).splitlines()[-1].strip()
+        raise ModelError(f"the weights do not fit the network of their recipe: {first}") from None
+    return restorer
 
 
 def shipped() -> list[str]:
