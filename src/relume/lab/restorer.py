@@ -151,8 +151,13 @@ class Restorer(nn.Module):
         x = torch.cat(channels, 1) if len(channels) > 1 else lq
         return self.backbone(x, taps, adapt)
 
-    def forward(self, lq: Tensor, guidance: Guidance) -> Tensor:
-        return self.run(lq, guidance).image
+    def forward(
+        self, lq: Tensor, guidance: Guidance, taps: tuple[str, ...] = ()
+    ) -> Tensor | Output:
+        """The picture; with taps all that `run` gives. Processes that train together share the
+        gradients of what went through here alone."""
+        output = self.run(lq, guidance, taps)
+        return output if taps else output.image
 
 
 def as_tensors(guidance: Guidance) -> Guidance:
