@@ -251,7 +251,6 @@ def test_masked_then_cropped_is_cropped_then_masked():
 
 
 def test_a_recipe_builds_them_by_name(monkeypatch):
-    monkeypatch.setitem(recipe.PRIORS, "damage", recipe.PRIORS["thumbnail"])  # only its name counts
     rows = """adapters=[
         {kind = "gate", reads = "damage", maps = 2, hidden = 8, hard = true, at = ["encoder.0"]},
         {kind = "gate", reads = "damage", maps = 2, gated = false, at = ["encoder.1", "decoder.1"]},

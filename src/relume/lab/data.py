@@ -194,8 +194,8 @@ class Damaged(Samples):
             sides, in another light (`part_of`).
         mosaic: Share of the samples whose thumbnail shows a part of another photograph too
             (`beside`); goes with windows.
-        severities: Whether the damage is told as maps, in the truth under `DAMAGE`; under the
-            control `oracle` of a prior of that name it is anyway.
+        severities: Kinds of damage that are told as maps, in the truth under `DAMAGE`; under the
+            control `oracle` of a prior of that name those that it emits.
         fixed: Damages of each photograph. 0 draws a new one for each sample, which only the
             thumbnail can follow; every other prior looks at so many whole damaged photographs, and
             what it says of them is kept.
@@ -214,14 +214,14 @@ class Damaged(Samples):
         windows: tuple[float, float] | None = None,
         mosaic: float = 0.0,
         fixed: int = 0,
-        severities: bool = False,
+        severities: Sequence[str] = (),
     ) -> None:
         super().__init__(len(photographs), seed=seed, sources=sources)
         self.photographs, self.damage = photographs, damage
         self.windows, self.mosaic, self.fixed = windows, mosaic, fixed
-        oracles = [name for name, source in self.sources.items() if source.control == "oracle"]
-        self.severities = severities or DAMAGE in oracles
-        self._tells_regions = any(name != DAMAGE for name in oracles)
+        self.severities = tuple(severities)
+        oracles = {name for name, source in self.sources.items() if source.control == "oracle"}
+        self._tells_damage, self._tells_regions = DAMAGE in oracles, bool(oracles - {DAMAGE})
         self._kept: dict[tuple[int, int], _Drawn] = {}
         slow = [name for name in self.sources if name != "thumbnail"]
         if slow and not fixed:
@@ -246,11 +246,12 @@ class Damaged(Samples):
         drawn = drawn or self._draw(photo, rng)
         if drawn.sampled and drawn.sampled.scale != scale:
             raise UsageError("A damage that changes the size needs fixed damages: set data.fixed.")
+        kinds = drawn.known[DAMAGE].names if self._tells_damage else self.severities
         did = Guidance()
         if drawn.sampled:
             chain, view = _chain(drawn.spec), box.scaled(scale)
             damaged = chain.apply(
-                photo.pixels, drawn.sampled, view, truth=self.severities, finish="uint8"
+                photo.pixels, drawn.sampled, view, truth=bool(kinds), finish="uint8"
             )
             lq, gt, did = damaged.lq, damaged.gt, damaged.truth
         else:
@@ -260,8 +261,9 @@ class Damaged(Samples):
         if self._tells_regions:
             labels = Guide(regions=photo.regions[None])
             truth = Guidance(regions=labels.resize(height, width)).crop(*box)
-        if self.severities:
-            truth = truth.with_guide(DAMAGE, severities(did, (box.height, box.width)))
+        if kinds:
+            size = (box.height, box.width)
+            truth = truth.with_guide(DAMAGE, severities(did, size, kinds))
         return Cut(lq, gt, drawn.known.crop(*box), truth)
 
     def _draw(self, photo: Photograph, rng: np.random.Generator) -> _Drawn:

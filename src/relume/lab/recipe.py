@@ -410,6 +410,7 @@ class Recipe(_Part):
             windows=self.data.windows or None,
             mosaic=self.data.mosaic,
             fixed=self.data.fixed,
+            severities=self.build_model().emits,
         )
 
 

@@ -32,9 +32,7 @@ DONE_BY: Mapping[str, tuple[str, ...]] = {
 """Map -> the kinds of a SPEC that make such damage."""
 
 
-def severities(
-    truth: Guidance, size: tuple[int, int], kinds: Sequence[str] = KINDS
-) -> Guide:
+def severities(truth: Guidance, size: tuple[int, int], kinds: Sequence[str] = KINDS) -> Guide:
     """One map for each kind, from what a chain of degradations says it did.
 
     Args:
@@ -79,8 +77,8 @@ def visible(lq: np.ndarray, gt: np.ndarray, kind: str) -> np.ndarray:
     - blur: the root of the local energy of the difference, over 3 pixels, from 4 to 12: the bare
       difference is there only at edges.
     - haze, low light, fade: they change every pixel. The picture is taken for gain x clean + offset
-      in each colour, fitted robustly (by quantiles, so that what is damaged otherwise does not
-      count); |gain - 1| and the offset, as the pixel feels them, from FLOOR up to 0.5 of the range.
+      in each colour, fitted to all but the fifth of the pixels that fit worst, which are damaged
+      otherwise; what gain and offset do to a pixel, from FLOOR up to half the range.
     - noise, compression: the local root mean square of the difference, over 7 pixels, from FLOOR to
       50 / 255.
 
@@ -112,11 +110,18 @@ def visible(lq: np.ndarray, gt: np.ndarray, kind: str) -> np.ndarray:
 
 
 def _fitted(damaged: np.ndarray, clean: np.ndarray) -> np.ndarray:
-    """gain x clean + offset, by the quantiles of both."""
-    at = np.linspace(0.1, 0.9, 17)
-    x, y = np.quantile(clean, at), np.quantile(damaged, at)
-    gain = float(((x - x.mean()) * (y - y.mean())).sum() / max(1e-6, ((x - x.mean()) ** 2).sum()))
-    return (gain * clean + (y.mean() - gain * x.mean())).astype(np.float32)
+    """gain x clean + offset by least squares, trimmed: fitted anew to the best four fifths."""
+    x, y = clean.astype(np.float64).ravel(), damaged.astype(np.float64).ravel()
+    kept = np.ones(x.size, bool)
+    gain = offset = 0.0
+    for _ in range(6):
+        mean, level = x[kept].mean(), y[kept].mean()
+        spread = ((x[kept] - mean) ** 2).sum()
+        gain = ((x[kept] - mean) * (y[kept] - level)).sum() / spread if spread else 1.0
+        offset = level - gain * mean
+        apart = np.abs(gain * x + offset - y)
+        kept = apart <= np.quantile(apart, 0.8)
+    return (gain * clean + offset).astype(np.float32)
 
 
 def _rise(values: np.ndarray, low: float, high: float) -> np.ndarray:

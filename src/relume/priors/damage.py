@@ -34,8 +34,7 @@ class DamagePrior:
 
     Args:
         model: A mask network: its name, its file, or an engine that runs it.
-        max_side: The longest side in pixels at which it looks; 0 = as the picture is. What is thin
-            is lost in a smaller copy.
+        max_side: 0: it looks at the picture as it is. What is thin is lost in a smaller copy.
 
     Shape:
         (1, 3, H, W) float32 in [0, 1] -> maps (1, K, H, W) in [0, 1], 1 = degraded.
@@ -47,7 +46,7 @@ class DamagePrior:
 
     spec: Kind = "maps"
 
-    def __init__(self, model: str | Path | Engine = "relume-damage", max_side: int = 0) -> None:
+    def __init__(self, model: str | Path | Engine, max_side: int = 0) -> None:
         self.engine = open_engine(model) if isinstance(model, (str, Path)) else model
         self.max_side = max_side
         card = self.engine.card

@@ -29,8 +29,6 @@ class Masks(nn.Module):
         RecipeError: A kind that is none, or a negative weight.
     """
 
-    severities = True  # what the batch must hold
-
     def __init__(self, weights: Mapping[str, float] | None = None) -> None:
         super().__init__()
         given = dict(weights or {})
@@ -40,28 +38,25 @@ class Masks(nn.Module):
                     f"objective.weights: {kind} = {weight} is no weight of a kind of damage."
                     f"{nearest(kind, KINDS)}"
                 )
-        self.weights = torch.tensor([given.get(kind, 1.0) for kind in KINDS])
+        self.weights = given
 
     def begin(self, step: int, ema: nn.Module) -> None:
         """Called before each step; nothing here changes with time."""
 
     def forward(self, batch: Batch, model: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
         logits = model(batch.lq, batch.guidance).float()
-        truth = batch.truth[DAMAGE].maps
+        kinds, truth = batch.truth[DAMAGE].names, batch.truth[DAMAGE].maps
         each = F.binary_cross_entropy_with_logits(logits, truth, reduction="none") - entropy(truth)
-        at = KINDS.index("blur")
         energy = gradient_energy(batch.gt)
-        share = (energy / energy.mean((1, 2, 3), keepdim=True).clamp_min(1e-8)).clamp(0.1, 4)
-        per_kind = torch.cat(
-            [
-                each[:, :at].mean((2, 3)),
-                (each[:, at : at + 1] * share).mean((2, 3)) / share.mean((2, 3)),
-                each[:, at + 1 :].mean((2, 3)),
-            ],
-            1,
-        )
-        logs = {kind: per_kind[:, i].detach() for i, kind in enumerate(KINDS)}
-        return (per_kind * self.weights.to(per_kind.device)).sum(1), logs
+        seen = (energy / energy.mean((1, 2, 3), keepdim=True).clamp_min(1e-8)).clamp(0.1, 4)
+        seen = (seen / seen.mean((1, 2, 3), keepdim=True))[:, 0]
+        logs = {
+            kind: (each[:, i] * (seen if kind == "blur" else 1)).mean((1, 2))
+            for i, kind in enumerate(kinds)
+        }
+        total = sum(self.weights.get(kind, 1.0) * loss for kind, loss in logs.items())
+        assert isinstance(total, Tensor)
+        return total, {kind: loss.detach() for kind, loss in logs.items()}
 
 
 def entropy(p: Tensor) -> Tensor:
