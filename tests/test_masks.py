@@ -1,4 +1,4 @@
-"""Where a picture is damaged: what is true of it, the network that says so, and the prior it becomes."""
+"""Where a picture is damaged: what is true, the network that says so, the prior it becomes."""
 
 from functools import cache
 from pathlib import Path

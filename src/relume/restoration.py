@@ -92,7 +92,7 @@ def restore(
     card = engine.card
     if card.emits:
         raise UsageError(
-            f"{card.name} says where a picture is damaged and restores none. Give a model that does."
+            f"{card.name} says where a picture is damaged and restores none; give another model."
         )
     asked = priors_of(card, prior, sam=sam)
     places = region_places(card, asked) if regions is not None else []

@@ -22,7 +22,6 @@ from .photographs import Photograph, beside, part_of
 from .sources import Source, controlled, told_by_gt
 from .truth import severities
 
-
 DAMAGE = "damage"
 """Name of the severity maps in the truth, and of the prior that predicts them."""
 
