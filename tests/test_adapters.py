@@ -21,10 +21,14 @@ KNOWN = Guidance(
     code=Guide(vector=drawn(2, 16)),
     rows=Guide(tokens=drawn(2, 5, 16)),
     regions=Guide(regions=LABELS),
+    damage=Guide(maps=drawn(2, 2, 8, 10).sigmoid()),
 )
 ROWS = {"reads": "rows", "regions": "regions"}
+DAMAGE = {"reads": "damage", "maps": 2}
 AT_SITES = {
+    "context": lambda: ADAPTERS["context"](12, 1, every=4, **DAMAGE),
     "film": lambda: ADAPTERS["film"](12, 16, reads="code"),
+    "gate": lambda: ADAPTERS["gate"](12, 1, **DAMAGE),
     "region_shift": lambda: ADAPTERS["region_shift"](12, 16, 1, **ROWS),
     "spt": lambda: ADAPTERS["spt"](12, 16, 1, **ROWS),
 }

@@ -34,6 +34,10 @@ SMALL = {
     "ffdnet": {"depth": 5, "width": 8, "every": 2},
     "guest": SWINIR,
     "imdn": {"scale": 2, "width": 8, "blocks": 2},
+    "masknet": {
+        **{"emits": ("rain", "haze"), "fold": 2, "width": 8},
+        **{"enc_blocks": (1, 1), "middle_blocks": 1, "dec_blocks": (1, 1)},
+    },
     "nafnet": {"width": 8, "enc_blocks": (1, 1), "middle_blocks": 1, "dec_blocks": (1, 1)},
 }
 ROWS = [
@@ -217,7 +221,8 @@ def test_imdn_scores_on_set5_what_its_paper_says(shared):
 def test_any_size_comes_back(name, size):
     net = small(name)
     out = net(drawn(net, 1, *size)).image
-    assert out.shape == (1, 3, size[0] * net.scale, size[1] * net.scale)
+    channels = len(getattr(net, "emits", ())) or 3
+    assert out.shape == (1, channels, size[0] * net.scale, size[1] * net.scale)
 
 
 @pytest.mark.parametrize("name", ROWS)
@@ -270,6 +275,10 @@ def test_channels_last_gives_the_same_picture(name):
 LOCAL = [
     ("dncnn", {"depth": 5, "width": 4}),
     ("ffdnet", {"depth": 4, "width": 4}),
+    *(
+        ("masknet", {"emits": ("rain",), "fold": f, "width": 4, "enc_blocks": e, "dec_blocks": e})
+        for f, e in ((1, (1, 1)), (4, (1,)), (2, (1, 2)))
+    ),
     *(
         ("nafnet", {"width": 4, "attention": "none", "enc_blocks": e, "dec_blocks": d, **m})
         for e, m, d in (

@@ -30,6 +30,7 @@ MAX_HEADER = 100 << 20  # what safetensors itself allows
 MAX_NODES = 50_000
 MAX_DEPTH = 4
 MAX_RANK = 8
+MAX_MAPS = 64  # that one model emits; each costs four bytes a pixel
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ class Card:
     Args:
         name: The one name of the model.
         scale: Output pixels per input pixel, along each axis.
+        emits: Names of the maps that it gives, one channel each, where it looks at a picture and
+            restores none; () for a picture.
         multiple_of: What a tile's sides must be a multiple of.
         support: "local" where an output pixel depends on no input pixel further than `reach`.
         reach: That distance by structure, in input pixels.
@@ -87,6 +90,7 @@ class Card:
 
     name: str
     scale: int = 1
+    emits: tuple[str, ...] = ()
     multiple_of: int = 1
     support: Literal["local", "global"] = "local"
     reach: int = 0
@@ -133,7 +137,7 @@ class Card:
         values = {key: value for key, value in raw.items() if key in known}
         for key in ("reads", "prepared"):
             values[key] = tuple(_reads(entry) for entry in _listed(values.get(key, ())))
-        for key in ("attribution", "limits", "bad_at"):
+        for key in ("attribution", "limits", "bad_at", "emits"):
             values[key] = tuple(str(line) for line in _listed(values.get(key, ())))
         card = cls(**values)
         card._judge()
@@ -164,6 +168,8 @@ class Card:
         inputs = [r.prior for r in (*self.reads, *self.prepared)]
         if len({*inputs, "lq"}) != len(inputs) + 1:
             raise ModelError("the card names one input twice")
+        if len(set(self.emits)) != len(self.emits) or len(self.emits) > MAX_MAPS:
+            raise ModelError("the card names one map twice, or more maps than any model gives")
         if any(r.kind != "tokens" for r in self.prepared):
             raise ModelError("the card prepares something else than token rows")
 

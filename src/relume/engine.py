@@ -69,7 +69,8 @@ class Engine(Protocol):
             guidance: Of this tile. A prior that is missing is given as null.
 
         Returns:
-            (1, 3, scale h, scale w) float32, finite, not clipped.
+            (1, 3, scale h, scale w) float32, finite, not clipped; with a channel for each of the
+            card's `emits` where it has any.
 
         Raises:
             ShapeError: The tile has another shape.
@@ -486,7 +487,8 @@ def checked(card: Card, tile: np.ndarray, out: np.ndarray) -> np.ndarray:
     Raises:
         CheckError: It has not.
     """
-    n, c, h, w = tile.shape
+    n, _, h, w = tile.shape
+    c = len(card.emits) or 3
     if out.shape != (n, c, h * card.scale, w * card.scale):
         raise CheckError(f"{card.name} gave {out.shape} for a tile of {tile.shape}.")
     # One pass without a mask: a sum in double is finite exactly when every term is.

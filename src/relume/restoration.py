@@ -90,6 +90,10 @@ def restore(
     if isinstance(engine, (str, Path)):
         engine = open_engine(engine)
     card = engine.card
+    if card.emits:
+        raise UsageError(
+            f"{card.name} says where a picture is damaged and restores none; give another model."
+        )
     asked = priors_of(card, prior, sam=sam)
     places = region_places(card, asked) if regions is not None else []
     if strength == 0 or (weight is not None and not weight.any()):

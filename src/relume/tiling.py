@@ -72,13 +72,13 @@ class Plan:
         Args:
             rgb: (1, C, height, width) float32.
             guidance: Of the whole picture; it is cropped with each tile.
-            fn: (tile, guidance) -> (1, C, scale h, scale w), an engine for example.
+            fn: (tile, guidance) -> (1, K, scale h, scale w), an engine for example.
             announce: Told in words when memory ran out and tiles became smaller; None: the
                 MemoryError is the caller's.
             progress: Told (tiles done, tiles in all).
 
         Returns:
-            (1, C, scale height, scale width) float32.
+            (1, K, scale height, scale width) float32.
 
         Raises:
             ShapeError: `rgb` is not of the planned size, or `fn` gives another size than promised.
@@ -127,11 +127,13 @@ class Plan:
         padded = guidance.map(self._padded)
         rows = _shares(self.tops, self.tile[0], self.overlap, self.height, s)
         columns = _shares(self.lefts, self.tile[1], self.overlap, self.width, s)
-        out = np.zeros((1, rgb.shape[1], self.height * s, self.width * s), np.float32)
+        out = np.zeros(0, np.float32)
         for done, (top, left, h, w) in enumerate(self):
             tile = _cut(_cut(rgb, top, h, axis=2), left, w, axis=3)
             restored = fn(np.ascontiguousarray(tile), padded.crop(top, left, h, w))
-            if restored.shape != (1, rgb.shape[1], h * s, w * s):
+            if not done:
+                out = np.zeros((1, restored.shape[1], self.height * s, self.width * s), np.float32)
+            if restored.shape != (1, out.shape[1], h * s, w * s):
                 raise ShapeError(f"A tile of {tile.shape} came back as {restored.shape}.")
             i, j = divmod(done, len(self.lefts))
             (y0, wy), (x0, wx) = rows[i], columns[j]

@@ -4,7 +4,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import repeat
 
@@ -20,19 +20,30 @@ from .degrade import Chain, Sampled, View, camera_order, generator, parse
 from .pairs import ROOM, FilePair, Kept, as_float, planes, scale_of
 from .photographs import Photograph, beside, part_of
 from .sources import Source, controlled, told_by_gt
+from .truth import severities
+
+DAMAGE = "damage"
+"""Name of the severity maps in the truth, and of the prior that predicts them."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """lq, gt (N, 3, H, W) float32 in [0, 1]; guidance holds tensors with the same N."""
+    """lq, gt (N, 3, H, W) float32 in [0, 1]; guidance and truth hold tensors with the same N.
+
+    `truth` is empty but where an objective asks what the damage was: no network is told it.
+    """
 
     lq: Tensor
     gt: Tensor
     guidance: Guidance
+    truth: Guidance = field(default_factory=Guidance)
 
     def to(self, device: torch.device) -> "Batch":
-        moved = self.guidance.map(lambda g: g.map(lambda a: a.to(device)))
-        return Batch(self.lq.to(device), self.gt.to(device), moved)
+        known, truth = (
+            guidance.map(lambda g: g.map(lambda a: a.to(device)))
+            for guidance in (self.guidance, self.truth)
+        )
+        return Batch(self.lq.to(device), self.gt.to(device), known, truth)
 
 
 SOFT = "resize:factor=0.3..1"
@@ -123,11 +134,13 @@ class Samples(ABC):
         drawn = self.several(range(first, first + count), crop)
         lq = torch.from_numpy(np.stack([s[0] for s in drawn]))
         gt = torch.from_numpy(np.stack([s[1] for s in drawn]))
+        told = [Guidance({DAMAGE: s[3][DAMAGE]} if DAMAGE in s[3] else {}) for s in drawn]
+        truth = stack(told).map(lambda g: g.map(torch.from_numpy))
         if not self.sources:
-            return Batch(lq, gt, Guidance())
+            return Batch(lq, gt, Guidance(), truth)
         said = [self._controlled(*drawn[i][2:], drawn[i - 1][2], i + first) for i in range(count)]
         known = stack(said).map(lambda g: g.map(torch.from_numpy))
-        return Batch(lq, gt, known)
+        return Batch(lq, gt, known, truth)
 
     def several(
         self, numbers: Sequence[int], crop: int
@@ -196,6 +209,8 @@ class Damaged(Samples):
             sides, in another light (`part_of`).
         mosaic: Share of the samples whose thumbnail shows a part of another photograph too
             (`beside`); goes with windows.
+        severities: Kinds of damage that are told as maps, in the truth under `DAMAGE`; under the
+            control `oracle` of a prior of that name those that it emits.
         fixed: Damages of each photograph. 0 draws a new one for each sample, which only the
             thumbnail can follow; every other prior looks at so many whole damaged photographs, and
             what it says of them is kept.
@@ -214,10 +229,14 @@ class Damaged(Samples):
         windows: tuple[float, float] | None = None,
         mosaic: float = 0.0,
         fixed: int = 0,
+        severities: Sequence[str] = (),
     ) -> None:
         super().__init__(len(photographs), seed=seed, sources=sources)
         self.photographs, self.damage = photographs, damage
         self.windows, self.mosaic, self.fixed = windows, mosaic, fixed
+        self.severities = tuple(severities)
+        oracles = {name for name, source in self.sources.items() if source.control == "oracle"}
+        self._tells_damage, self._tells_regions = DAMAGE in oracles, bool(oracles - {DAMAGE})
         self._kept: dict[tuple[int, int], _Drawn] = {}
         slow = [name for name in self.sources if name != "thumbnail"]
         if slow and not fixed:
@@ -242,18 +261,25 @@ class Damaged(Samples):
         drawn = drawn or self._draw(photo, rng)
         if drawn.sampled and drawn.sampled.scale != scale:
             raise UsageError("A damage that changes the size needs fixed damages: set data.fixed.")
+        kinds = drawn.known[DAMAGE].names if self._tells_damage else self.severities
+        did = Guidance()
         if drawn.sampled:
             chain, view = _chain(drawn.spec), box.scaled(scale)
-            damaged = chain.apply(photo.pixels, drawn.sampled, view, truth=False, finish="uint8")
-            lq, gt = damaged.lq, damaged.gt
+            damaged = chain.apply(
+                photo.pixels, drawn.sampled, view, truth=bool(kinds), finish="uint8"
+            )
+            lq, gt, did = damaged.lq, damaged.gt, damaged.truth
         else:
             cut = box.cut(photo.pixels, View(0, 0, height, width))
             lq = gt = cut * np.float32(1 / 255)
         truth = Guidance()
-        if any(source.control == "oracle" for source in self.sources.values()):
+        if self._tells_regions:
             labels = Guide(regions=photo.regions[None])
-            truth = Guidance(regions=labels.resize(height, width))
-        return Cut(lq, gt, drawn.known.crop(*box), truth.crop(*box))
+            truth = Guidance(regions=labels.resize(height, width)).crop(*box)
+        if kinds:
+            size = (box.height, box.width)
+            truth = truth.with_guide(DAMAGE, severities(did, size, kinds))
+        return Cut(lq, gt, drawn.known.crop(*box), truth)
 
     def _draw(self, photo: Photograph, rng: np.random.Generator) -> _Drawn:
         """A new damage, and the thumbnail that follows it."""

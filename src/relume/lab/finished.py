@@ -6,15 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from ..card import CARD_FORMAT, Card, find, survey
-from ..errors import ModelError, RecipeError, UsageError
-from .recipe import Recipe
+from ..errors import ModelError, UsageError
+from .recipe import Recipe, restorer_of
 from .restorer import Restorer
-from .weights import Weights, digest, load, to_half, write_tensors, write_whole
+from .weights import digest, load, to_half, write_tensors, write_whole
 
 BACKBONE = "backbone."
 """What the names of a backbone's tensors begin with in a whole model."""
@@ -97,25 +96,6 @@ def card_of(recipe: Mapping[str, Any], first: str | None = None) -> Card:
     """
     said = {**recipe.get("card", {}), "name": recipe["name"], "recipe": recipe, "first": first}
     return Card.from_json(json.dumps({"format": CARD_FORMAT, **said}))
-
-
-def restorer_of(stored: Weights) -> Restorer:
-    """The network that a recipe builds, holding the weights stored with that recipe.
-
-    Raises:
-        ModelError: The recipe builds no network, or the weights do not fit it.
-    """
-    try:
-        restorer = Recipe.model_validate(stored.recipe).build_model()
-    except (ValidationError, RecipeError) as error:
-        first = " ".join(str(error).split())[:200]
-        raise ModelError(f"the recipe in the weights builds no network here: {first}") from None
-    try:
-        restorer.load_state_dict(stored.tensors)
-    except RuntimeError as error:
-        first = str(error).splitlines()[-1].strip()
-        raise ModelError(f"the weights do not fit the network of their recipe: {first}") from None
-    return restorer
 
 
 def begin_with(model: Restorer, path: Path) -> None:

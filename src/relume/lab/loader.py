@@ -92,9 +92,9 @@ class Loader:
             ) from None
         if isinstance(answer, BaseException):
             raise answer
-        lq, gt, guidance = answer
-        known = guidance.map(lambda guide: guide.map(torch.from_numpy))
-        return Batch(torch.from_numpy(lq), torch.from_numpy(gt), known)
+        lq, gt, *told = answer
+        known, truth = (g.map(lambda guide: guide.map(torch.from_numpy)) for g in told)
+        return Batch(torch.from_numpy(lq), torch.from_numpy(gt), known, truth)
 
     def close(self) -> None:
         self.pipe.close()
@@ -131,8 +131,10 @@ def _serve(
         try:
             batch = source(*asked)
             # Arrays, not tensors: torch would open a file in shared memory for each.
-            known = batch.guidance.map(lambda guide: guide.map(Tensor.numpy))
-            pipe.send((batch.lq.numpy(), batch.gt.numpy(), known))
+            told = (
+                g.map(lambda guide: guide.map(Tensor.numpy)) for g in (batch.guidance, batch.truth)
+            )
+            pipe.send((batch.lq.numpy(), batch.gt.numpy(), *told))
         except RelumeError as error:
             pipe.send(error)
         except OSError:  # the other end was killed while a batch was on its way

@@ -25,7 +25,7 @@ from pydantic_core import PydanticCustomError
 from torch import nn
 
 from ..engine import open_engine
-from ..errors import RecipeError, nearest
+from ..errors import ModelError, RecipeError, UsageError, nearest
 from ..priors import PRIORS, Prior
 from ..priors.cache import Remembered
 from ..priors.partitions import LAYOUTS
@@ -41,6 +41,8 @@ from .photographs import load_photographs
 from .restorer import Restorer
 from .sources import AfterModel, InTurn, LaidOut, Source
 from .train import Schedule
+from .weights import Weights
+from .weights import load as load_weights
 
 Share = Annotated[float, Field(ge=0)]
 
@@ -303,6 +305,13 @@ class Recipe(_Part):
         return made
 
     def build_objective(self) -> nn.Module:
+        """What training minimises; its own weights are drawn from the recipe's seed.
+
+        Raises:
+            RecipeError: It is none of the table, or what it is told does not fit the network.
+            UsageError: The weights of its teacher are not there.
+            ModelError: They were refused.
+        """
         values = dict(self.objective.model_extra or {})
         loss = str(values.pop("loss", "charbonnier"))
         if loss not in LOSSES:
@@ -311,9 +320,32 @@ class Recipe(_Part):
             )
         takes = set(inspect.signature(LOSSES[loss]).parameters) - {"out", "gt"}
         options = {key: values.pop(key) for key in takes & values.keys()}
-        return _Kind(kind=self.objective.kind, **values).made_of(
-            OBJECTIVES, "objective", loss=partial(LOSSES[loss], **options)
-        )
+        known: dict[str, Any] = {"loss": partial(LOSSES[loss], **options)}
+        row = OBJECTIVES.get(self.objective.kind)
+        if row and "teacher" in inspect.signature(row).parameters:
+            known |= self._taught_by(str(values.pop("teacher", "")))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            made = _Kind(kind=self.objective.kind, **values)
+            return made.made_of(OBJECTIVES, "objective", **known)
+
+    def _taught_by(self, file: str) -> dict[str, Any]:
+        """What an objective with a teacher has to know: it, the student's sites, how long."""
+        if not file:
+            raise RecipeError("objective.teacher is missing: the finished weights to learn from.")
+        if not Path(file).is_file():
+            raise UsageError(
+                f"The recipe learns from {file}, which is not here. Train what makes it first."
+            )
+        teacher, student = restorer_of(load_weights(Path(file))), self.build_model()
+        unsaid = {r.prior for r in teacher.reads} - {r.prior for r in student.reads}
+        if unsaid:
+            raise RecipeError(
+                f"objective.teacher: {file} reads {', '.join(sorted(unsaid))}, which the network "
+                "does not read, so that nobody says it in training."
+            )
+        steps = self.build_schedule().steps
+        return {"teacher": teacher, "sites": student.backbone.sites, "steps": steps}
 
     def build_sources(self) -> dict[str, Source]:
         """What the network reads, and what says it in training.
@@ -394,7 +426,27 @@ class Recipe(_Part):
             windows=self.data.windows or None,
             mosaic=self.data.mosaic,
             fixed=self.data.fixed,
+            severities=self.build_model().emits,
         )
+
+
+def restorer_of(stored: Weights) -> Restorer:
+    """The network that a recipe builds, holding the weights stored with that recipe.
+
+    Raises:
+        ModelError: The recipe builds no network, or the weights do not fit it.
+    """
+    try:
+        restorer = Recipe.model_validate(stored.recipe).build_model()
+    except (ValidationError, RecipeError) as error:
+        first = " ".join(str(error).split())[:200]
+        raise ModelError(f"the recipe in the weights builds no network here: {first}") from None
+    try:
+        restorer.load_state_dict(stored.tensors)
+    except RuntimeError as error:
+        first = str(error).splitlines()[-1].strip()
+        raise ModelError(f"the weights do not fit the network of their recipe: {first}") from None
+    return restorer
 
 
 def shipped() -> list[str]:

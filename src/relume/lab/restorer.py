@@ -26,7 +26,7 @@ class Restorer(nn.Module):
 
     Shape:
         lq (N, 3, H, W) in [0, 1], guidance with what `reads` lists -> (N, 3, H scale, W scale),
-        raw: not clamped, differentiable.
+        raw: not clamped, differentiable; or a channel for each map that it emits.
 
     Raises:
         GuidanceError: An adapter names a site that is not there or reads what nobody says, or the
@@ -85,6 +85,11 @@ class Restorer(nn.Module):
             for name, e in cast(Any, self.encoders.items())
             if e.prepared
         )
+
+    @property
+    def emits(self) -> tuple[str, ...]:
+        """Names of the maps it gives instead of a picture; () for a picture."""
+        return getattr(self.backbone, "emits", ())
 
     @property
     def scale(self) -> int:
@@ -146,8 +151,13 @@ class Restorer(nn.Module):
         x = torch.cat(channels, 1) if len(channels) > 1 else lq
         return self.backbone(x, taps, adapt)
 
-    def forward(self, lq: Tensor, guidance: Guidance) -> Tensor:
-        return self.run(lq, guidance).image
+    def forward(
+        self, lq: Tensor, guidance: Guidance, taps: tuple[str, ...] = ()
+    ) -> Tensor | Output:
+        """The picture; with taps all that `run` gives. Processes that train together share the
+        gradients of what went through here alone."""
+        output = self.run(lq, guidance, taps)
+        return output if taps else output.image
 
 
 def as_tensors(guidance: Guidance) -> Guidance:

@@ -19,7 +19,7 @@ from .recipe import Recipe
 from .restorer import Restorer, as_tensors
 from .train import train
 from .validation import Validation, validation_pairs
-from .weights import save, to_half
+from .weights import digest, save, to_half
 
 
 def run_recipe(
@@ -51,6 +51,11 @@ def run_recipe(
     if recipe.backbone.weights:
         load_backbone(model, root / recipe.backbone.weights)
     pairs = validation_pairs(recipe, root)
+    objective = recipe.build_objective()
+    teacher = getattr(objective, "teacher", None)
+    header = {"recipe": recipe.digest, "data": data}
+    if teacher is not None:  # the recipe only knows where it lies, not who it was
+        header["teacher"] = digest(teacher.state_dict())
     _claim(run, recipe)  # nothing is missing: from here on the folder is this recipe's
     if recipe.after:  # now, and not after the last step, is the time to miss it
         keep_first(recipe.after, run / "model.safetensors")
@@ -66,10 +71,10 @@ def run_recipe(
         weights = train(
             run,
             model=model,
-            objective=recipe.build_objective(),
+            objective=objective,
             batches=batches,
             schedule=schedule,
-            header={"recipe": recipe.digest, "data": data},
+            header=header,
             validate=Validation(run, recipe, pairs) if pairs else None,
             progress=progress,
         )

@@ -147,6 +147,7 @@ def train(
         raise UsageError(f"A batch of {schedule.batch} does not divide over {world} processes.")
     model = model.to(accelerator.device)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    objective = objective.to(accelerator.device)
     parameters = [p for p in (*model.parameters(), *objective.parameters()) if p.requires_grad]
     optimizer = torch.optim.AdamW(
         parameters,
@@ -213,6 +214,9 @@ def _take(
         with torch.autocast(accelerator.device.type, torch.bfloat16, enabled=bf16):
             loss, logs = objective(batch, model)
         accelerator.backward(loss.mean())
+        for parameter in objective.parameters() if accelerator.num_processes > 1 else ():
+            if parameter.grad is not None:  # the model's are shared on their way back
+                parameter.grad = accelerator.reduce(parameter.grad, "mean")
         norm = accelerator.clip_grad_norm_(parameters, schedule.clip)
         if finite := bool(torch.isfinite(norm)) and bool(torch.isfinite(loss).all()):
             optimizer.step()

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from ..guidance import Guide, Kind
+from .damage import DamagePrior
 from .partitions import GridPrior, VoronoiPrior
 from .regions import RegionsPrior
 from .sam import SamPrior
@@ -32,6 +33,7 @@ class Prior(Protocol):
 
 
 PRIORS: dict[str, type[Prior]] = {
+    "damage": DamagePrior,
     "grid": GridPrior,
     "regions": RegionsPrior,
     "sam": SamPrior,

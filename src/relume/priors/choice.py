@@ -66,6 +66,11 @@ def priors_of(
         if name in places or name == "sam":
             gives: Any = kinds[name]
             made[name] = SamPrior(sam, gives=gives, network=network, device=device)
+        elif name == "damage":
+            raise UsageError(
+                f"{card.name} reads damage maps, and no mask network goes with it. In Python give "
+                'restore(…, prior={"damage": DamagePrior(FILE)}) the one it was trained beside.'
+            )
         elif name in PRIORS:
             made[name] = PRIORS[name]()
         elif name == SIGMA:

@@ -5,15 +5,19 @@ at the backbone's door. `reads` names the guidance it takes, `asks` what of that
 """
 
 from .concat import Concat
+from .context import Context
 from .film import FiLM
+from .gate import Gate
 from .map import Map, RegionShift
 from .spt import SptUnit
 
-__all__ = ["ADAPTERS", "Concat", "FiLM", "Map", "RegionShift", "SptUnit"]
+__all__ = ["ADAPTERS", "Concat", "Context", "FiLM", "Gate", "Map", "RegionShift", "SptUnit"]
 
 ADAPTERS = {
     "concat": Concat,
+    "context": Context,
     "film": FiLM,
+    "gate": Gate,
     "map": Map,
     "region_shift": RegionShift,
     "spt": SptUnit,

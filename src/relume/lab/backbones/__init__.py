@@ -1,9 +1,10 @@
-"""Networks from picture to picture that know nothing of priors. One file and one row each."""
+"""Networks from picture to picture, or to maps, that know nothing of priors. One file, one row."""
 
 from .dncnn import DnCNN
 from .ffdnet import FFDNet
 from .guest import Guest
 from .imdn import IMDN
+from .masknet import MaskNet
 from .nafnet import NAFNet
 from .sites import Backbone, Output, Site
 
@@ -14,5 +15,6 @@ BACKBONES = {
     "ffdnet": FFDNet,
     "guest": Guest,
     "imdn": IMDN,
+    "masknet": MaskNet,
     "nafnet": NAFNet,
 }

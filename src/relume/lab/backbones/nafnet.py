@@ -71,12 +71,14 @@ class NAFNet(nn.Module):
         dec_blocks: Blocks of each decoder level, coarsest first, as the authors list them.
         attention: See NAFBlock. With `none` the network is local and `reach` is a number.
         in_channels: Channels of the input; the first three are the picture that the residual adds.
+        out_channels: Channels of the output.
+        residual: Whether the picture is added to the output; what is no picture goes without.
 
     Sites: `input` (the picture itself, before the residual branches off), `intro`, `encoder.L`,
     `middle`, `decoder.L`, with L the level: stride 2**L. Each lies behind its blocks.
 
     Shape:
-        (N, in_channels, H, W) -> Output.image (N, 3, H, W), any H, W >= 1.
+        (N, in_channels, H, W) -> Output.image (N, out_channels, H, W), any H, W >= 1.
 
     Raises:
         RecipeError: `attention` is neither.
@@ -95,6 +97,8 @@ class NAFNet(nn.Module):
         dec_blocks: Sequence[int] = (1, 1, 1, 1),
         attention: Literal["global", "none"] = "global",
         in_channels: int = 3,
+        out_channels: int = 3,
+        residual: bool = True,
     ) -> None:
         super().__init__()
         if attention not in ("global", "none"):
@@ -111,7 +115,8 @@ class NAFNet(nn.Module):
         self.in_channels = in_channels
         self.multiple_of = 2**levels
         self.intro = nn.Conv2d(in_channels, width, 3, padding=1)
-        self.ending = nn.Conv2d(width, 3, 3, padding=1)
+        self.ending = nn.Conv2d(width, out_channels, 3, padding=1)
+        self.residual = residual
 
         def stage(blocks: int, channels: int) -> nn.Sequential:
             return nn.Sequential(*(NAFBlock(channels, attention) for _ in range(blocks)))
@@ -159,5 +164,7 @@ class NAFNet(nn.Module):
         for up, blocks in zip(self.ups, self.decoders, strict=True):
             skip = skips.pop()
             y = visit(f"decoder.{len(skips)}", blocks(up(y) + skip))
-        out = self.ending(y) + picture
+        out = self.ending(y)
+        if self.residual:
+            out = out + picture
         return Output(out[..., :height, :width], visit.aux)

@@ -13,6 +13,7 @@ from .codec import Down, Jpeg, Resize
 from .damage import Damage, Parameter, Range, generator
 from .light import LowLight
 from .noise import Noise, Poisson, Sensor
+from .scan import Dust, Fade, Scratch
 from .spec import camera_order, parse
 from .view import View
 from .weather import Haze, Rain, Raindrop
@@ -32,7 +33,9 @@ __all__ = [
 ]
 
 # In the order in which a camera meets them: the photograph's own softness, light, optics, sensor,
-# codec. `camera_order` sorts by it.
+# codec. `camera_order` sorts by it. A print or negative exists once the picture was taken: its dyes
+# fade, it is scratched, and dust lies on it when it is scanned. The scanner sees all that, with its
+# own resolution, noise and codec.
 DEGRADATIONS: dict[str, type[Damage]] = {
     "resize": Resize,
     "haze": Haze,
@@ -42,6 +45,9 @@ DEGRADATIONS: dict[str, type[Damage]] = {
     "defocus": Defocus,
     "raindrop": Raindrop,
     "lowlight": LowLight,
+    "fade": Fade,
+    "scratch": Scratch,
+    "dust": Dust,
     "down": Down,
     "poisson": Poisson,
     "sensor": Sensor,

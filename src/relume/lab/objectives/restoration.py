@@ -35,7 +35,10 @@ class Restoration(nn.Module):
         """Called before each step; nothing here changes with time."""
 
     def forward(self, batch: Batch, model: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
-        out = model(batch.lq, batch.guidance)
+        return self.judged(model(batch.lq, batch.guidance), batch)
+
+    def judged(self, out: Tensor, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Loss (N,) and logs of what the network made of a batch."""
         loss = self.loss(out.float(), batch.gt)
         logs = {"mse": (out.detach().float() - batch.gt).square().mean((1, 2, 3))}
         if self.harm:

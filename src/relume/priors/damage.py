@@ -1,0 +1,85 @@
+"""Where a picture is damaged, by what, and how badly: one severity map for each kind of damage."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..engine import Engine, open_engine
+from ..errors import UsageError
+from ..guidance import Guidance, Guide, Kind
+from ..tiling import plan
+from .thumbnail import thumbnail
+
+KINDS = (
+    "noise",
+    "compression",
+    "blur",
+    "rain",
+    "raindrop",
+    "haze",
+    "lowlight",
+    "scratch",
+    "dust",
+    "fade",
+)
+"""The maps, in the order in which a mask network of ours emits them."""
+
+
+class DamagePrior:
+    """What a mask network says of the whole picture.
+
+    Args:
+        model: A mask network: its name, its file, or an engine that runs it.
+        max_side: 0: it looks at the picture as it is. What is thin is lost in a smaller copy.
+
+    Shape:
+        (1, 3, H, W) float32 in [0, 1] -> maps (1, K, H, W) in [0, 1], 1 = degraded.
+
+    Raises:
+        UsageError: The model restores pictures and emits no maps, or reads what is not known here.
+        ModelError, MissingError: It cannot be opened.
+    """
+
+    spec: Kind = "maps"
+
+    def __init__(self, model: str | Path | Engine, max_side: int = 0) -> None:
+        self.engine = open_engine(model) if isinstance(model, (str, Path)) else model
+        self.max_side = max_side
+        card = self.engine.card
+        if not card.emits:
+            raise UsageError(
+                f"{card.name} restores pictures and says nothing of damage. Give a mask network."
+            )
+        unknown = [r.prior for r in card.reads if r.prior != "thumbnail"]
+        if unknown:
+            raise UsageError(f"{card.name} reads {', '.join(unknown)}, which is not known here.")
+        self._turn = threading.Lock()
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """All that decides the answer, as JSON."""
+        engine = self.engine
+        return {
+            "prior": "damage",
+            "model": engine.card.digest,
+            "engine": [engine.name, engine.precision],
+            "max_side": self.max_side,
+        }
+
+    def __call__(self, rgb: np.ndarray) -> Guide:
+        card = self.engine.card
+        known = Guidance(thumbnail=thumbnail(rgb)) if card.reads else Guidance()
+        height, width = rgb.shape[-2:]
+        tiles = plan(height, width, multiple_of=card.multiple_of, overlap=card.overlap)
+        with self._turn:
+            maps = tiles.run(rgb, known, self.engine)
+        return Guide(
+            maps=np.clip(maps, 0, 1),
+            names=card.emits,
+            units=("severity",) * len(card.emits),
+            provenance={"prior": "damage", "model": card.name, "digest": card.digest},
+        )
