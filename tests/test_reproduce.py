@@ -79,7 +79,7 @@ def system(root) -> System:
         base=str(root / "tiny.toml"),
         arms=(
             Arm("none", "without", paper={"Theirs": "1.00"}),
-            Arm("ours", "with regions", GUIDED, after="none"),
+            Arm("ours", "with regions", GUIDED, needs={"priors.regions.after": "none"}),
             Arm(
                 "shuffled", "shuffled", (*GUIDED, 'priors.regions.control="shuffled"'), control=True
             ),
