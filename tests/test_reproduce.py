@@ -209,6 +209,9 @@ def test_a_row_that_takes_no_step_measures_the_network_as_it_is(root, tmp_path):
         (["sam-deblur", "--toy", "--data", "nowhere", "--budget", "0"], "No photographs in"),
         (["sam-deblur", "--data", "nowhere"], "No pictures in nowhere/GoPro/train/*/blur"),
         (["spt", "--toy", "--sam", "x"], "leave --sam out"),
+        (["dakd"], "dakd has its toy table alone. Add --toy."),
+        (["dakd", "--toy", "--rows", "masks"], "dakd-rain has no row 'masks'"),
+        (["dakd", "--toy", "--budget", "0", "--data", "nowhere"], "No photographs in"),
     ],
 )
 def test_wrong_words_on_the_command_line_are_one_line(relume, tmp_path, words, says):
