@@ -29,6 +29,7 @@ AT_SITES = {
     "context": lambda: ADAPTERS["context"](12, 1, every=4, **DAMAGE),
     "film": lambda: ADAPTERS["film"](12, 16, reads="code"),
     "gate": lambda: ADAPTERS["gate"](12, 1, **DAMAGE),
+    "maps": lambda: ADAPTERS["maps"](12, 1, **DAMAGE),
     "region_shift": lambda: ADAPTERS["region_shift"](12, 16, 1, **ROWS),
     "spt": lambda: ADAPTERS["spt"](12, 16, 1, **ROWS),
 }

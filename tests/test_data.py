@@ -13,9 +13,10 @@ from relume.engine import open_engine
 from relume.errors import RecipeError, UsageError
 from relume.guidance import Guidance, Guide, area_resize
 from relume.image import Picture, read, write
-from relume.lab.controls import CONTROLS
+from relume.lab.controls import CONTROLS, TOLD_THE_TRUTH
 from relume.lab.data import Damage, Damaged, Paired
 from relume.lab.degrade import parse
+from relume.lab.folds import fold_of, left_out
 from relume.lab.loader import Loader
 from relume.lab.pairs import Kept, as_float, find_pairs, planes
 from relume.lab.photographs import Photograph, beside, load_photographs, part_of
@@ -103,7 +104,7 @@ def test_photographs_are_softened_before_anything_happens_to_them(folder):
 def test_regions_are_looked_for_where_something_follows_them(folder):
     assert Damage(DAMAGE, (1.0,)).follows_regions  # haze
     assert not Damage({"noise:sigma=25": 1.0}, (1.0,)).follows_regions
-    (photo,) = load_photographs(folder, sizes=1, regions=False)[0]
+    (photo,) = load_photographs(folder, sizes=1, followed=False)[0]
     assert (photo.regions == 1).all()
     part = part_of(photo, np.random.default_rng(0), (0.5, 0.9), 96)
     assert (part.regions == 1).all() and part.regions.size
@@ -216,6 +217,59 @@ def test_regions_are_looked_at_once_and_cropped_with_the_picture(folder):
     assert torch.equal(again.lq, batches[2].lq)
 
 
+def test_details_of_a_photograph_lie_in_its_fold():
+    names = [f"budgie_{i}" for i in range(200)]
+    for count in (2, 3):
+        folds = [fold_of(f"{name}.jpg", count) for name in names]
+        assert set(folds) == set(range(count))
+        assert folds == [fold_of(f"{name}_d2.png", count) for name in names]
+        for name, fold in zip(names, folds, strict=True):
+            assert [left_out(name, f"{i}/{count}") for i in range(count)].index(True) == fold
+    assert not left_out("a", "")
+    for wrong in ("2/2", "0/1", "a/2", "1"):
+        with pytest.raises(UsageError, match="a fold is written as 0/2"):
+            left_out("a", wrong)
+
+
+def test_a_prior_looks_at_a_part_where_there_are_windows(folder):
+    asked = []
+
+    class Bright:
+        spec, max_side = "maps", 0
+
+        def __call__(self, rgb):
+            asked.append(rgb.shape[-2:])
+            return Guide(maps=rgb.mean(1, keepdims=True))
+
+    parts = samples(
+        folder, sources={"bright": Source(Bright())}, fixed=1, windows=(0.6, 0.7)
+    ).batch(0, 12, 32)
+    assert len(asked) <= 3 and all(height < 140 for height, _ in asked)
+    # What it said lies on the crop that it was cut with.
+    assert torch.allclose(parts.guidance["bright"].maps[:, 0], parts.lq.mean(1), atol=1e-6)
+
+
+def test_what_leaks_is_told_of_the_very_crop(folder):
+    class Silent:
+        spec, max_side = "maps", 0
+
+        def __call__(self, rgb):
+            return Guide(maps=0 * rgb[:, :1], names=("noise",))
+
+    told = {"damage": Source(Silent(), "oracle_residual")}
+    batch = Damaged(
+        load_photographs(folder, sizes=1),
+        Damage({"noise:sigma=25": 1.0}, (0.0, 1.0)),
+        seed=7,
+        sources=told,
+        fixed=1,
+    ).batch(0, 2, 48)
+    shown = batch.guidance["damage"].maps
+    assert shown.shape == (2, 1, 48, 48)
+    # Between no difference and sigma 50: a half, but for what lies at 0 and 1 and is cut off there.
+    assert 0.3 < float(shown.mean()) < 0.6
+
+
 def test_what_is_seen_behind_a_model_is_kept_on_disk(photo, tmp_path, monkeypatch):
     monkeypatch.setenv("RELUME_CACHE", str(tmp_path))
     engine = open_engine("invert")
@@ -292,7 +346,7 @@ def test_a_whole_prior_is_dropped_as_often_as_asked(folder):
     assert float(silent) == pytest.approx(0.5, abs=0.14)  # four standard errors
 
 
-@pytest.mark.parametrize("name", sorted(set(CONTROLS) - {"oracle"}))
+@pytest.mark.parametrize("name", sorted(set(CONTROLS) - TOLD_THE_TRUTH))
 def test_a_probe_keeps_shape_and_kind_and_takes_nothing_from_the_picture(name, photo):
     mine, donor = (Guidance(thumbnail=thumbnail(p)) for p in (photo, photo[..., ::-1] * 0.5))
     swapped = CONTROLS[name](mine, Guidance(), donor, torch.Generator())

@@ -16,6 +16,7 @@ from relume.lab.datasets import (
     Loaded,
     Pair,
     Pairs,
+    centres,
     degraded_pairs,
     folder_pairs,
     match,
@@ -492,3 +493,26 @@ def test_the_input_of_cbsd68_at_sigma_25_scores_what_the_literature_has(shared):
     report = evaluate(same, degraded_pairs(folder, "noise:sigma=25", seed=11, names=names))
     assert 20.3 < report.input["psnr"]["mean"] < 20.8
     assert read(folder / f"{names[0]}.jpg").rgb().shape[1] == 3
+
+
+def test_rows_tell_the_damage_from_what_lies_beside_it(good):
+    pairs = degraded_pairs(good, "scratch:count=40", seed=3)
+    row = evaluate(lambda lq: lq, pairs).rows[0]
+    loaded = pairs.items[0].load()
+    part = loaded.truth["damage.scratch"].maps[0, 0] > 0.5
+    error = np.square(loaded.lq - loaded.gt)[0].mean(0)
+    assert row["psnr_inside"] == approx(-10 * np.log10(error[part].mean()), abs=1e-4)
+    assert row["psnr_inside"] == row["psnr_inside_input"]
+    assert row["psnr_inside"] < row["psnr"] < row["psnr_outside"]
+    # Noise of sigma 25 is a severity of exactly a half, which is not above it.
+    (row, *_) = evaluate(lambda lq: lq, degraded_pairs(good, "noise:sigma=25", seed=3)).rows
+    assert "psnr_inside" not in row and row["psnr_outside"] == row["psnr"]
+
+
+def test_centres_keep_what_is_true_of_them(good):
+    pairs = degraded_pairs(good, "scratch:count=40", seed=3)
+    whole, middle = (p.items[0].load() for p in (pairs, centres(pairs, 20)))
+    top, left = ((n - 20) // 2 for n in whole.lq.shape[-2:])
+    for known in (lambda p: p.lq, lambda p: p.gt, lambda p: p.truth["damage.scratch"].maps):
+        assert np.array_equal(known(middle), known(whole)[..., top : top + 20, left : left + 20])
+    assert centres(pairs, 20).announced == ("centre crops of 20 lq pixels",)

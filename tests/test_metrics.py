@@ -11,6 +11,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from relume.errors import ShapeError, UsageError
 from relume.lab.metrics import (
     Protocol,
+    _ssim_map,
     as_uint8,
     best_shift,
     collapse_curve,
@@ -178,3 +179,33 @@ def test_a_glitch_in_one_tile_is_found_where_psnr_hardly_sees_it():
     assert worst_tile(out, before, gt) > 3
     assert worst_tile(gt, gt, gt) is None
     assert worst_tile(out[..., :9, :7], before[..., :9, :7], gt[..., :9, :7]) is not None
+
+
+def test_scores_inside_a_part_and_outside_are_those_of_its_pixels():
+    gt = torch.full((1, 3, 40, 60), 0.5, dtype=torch.float64)
+    out = gt.clone()
+    out[..., 10:20, 10:30] += 51 / 255  # an error of 0.2 inside,
+    out[..., 0, :] += 5.1 / 255  # and of 0.02 in one row of 40 outside
+    inside = np.zeros((40, 60), bool)
+    inside[10:20, 10:30] = True
+    protocol = Protocol(rounding="none")
+    scores = protocol.score(out, gt, inside)
+    assert scores["psnr_inside"] == pytest.approx(-10 * math.log10(0.2**2))
+    assert scores["psnr_outside"] == pytest.approx(-10 * math.log10(0.02**2 * 60 / 2200))
+    windows, part = _ssim_map(out, gt), torch.from_numpy(inside)[5:-5, 5:-5]
+    assert scores["ssim_inside"] == pytest.approx(windows[..., part].mean().item())
+    share = part.double().mean().item()
+    mean = share * scores["ssim_inside"] + (1 - share) * scores["ssim_outside"]
+    assert mean == pytest.approx(scores["ssim"])
+    plain = protocol.score(out, gt)
+    assert plain == {key: scores[key] for key in ("psnr", "ssim")}
+    # Of no pixel nothing is said, and a border that is cropped is no part either.
+    assert protocol.score(out, gt, np.zeros((40, 60), bool)).keys() == {
+        "psnr",
+        "ssim",
+        "psnr_outside",
+        "ssim_outside",
+    }
+    edge = np.zeros((40, 60), bool)
+    edge[:12] = True
+    assert "psnr_inside" not in Protocol(crop=12).score(out, gt, edge)

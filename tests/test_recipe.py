@@ -6,6 +6,7 @@ import pytest
 
 from relume.errors import RecipeError
 from relume.lab import recipe
+from relume.lab.folds import fold_of
 
 
 @pytest.mark.parametrize("name", recipe.shipped())
@@ -108,6 +109,13 @@ def test_a_recipe_of_pairs_says_nothing_of_damage(tmp_path):
         ("sam-deblur", 'data.lq=""', "data: damage is missing, or lq where there are pairs"),
         ("relume-s", 'validation.lq="b/*"', "validation: lq and gt are halves of pairs: give both"),
         ("relume-s", "data.lq=blur", "leave out windows, mosaic, soft, damage, counts, factors"),
+        ("relume-s", "data.without=2/2", "data: without: a fold is written as 0/2"),
+        ("sam-deblur", "data.without=0/2", "leave out without"),
+        (
+            "sam-deblur-toy",
+            'priors.regions.folds={1={kind="grid"}, 2={kind="grid"}}',
+            "priors.regions: folds are numbered from 0, and two at least",
+        ),
     ],
 )
 def test_keys_that_do_not_go_together_are_named(name, override, says):
@@ -129,3 +137,29 @@ def test_a_layout_belongs_to_a_prior_and_to_the_digest():
     wrong = recipe.load("sam-deblur-toy", [reads, "priors.regions.layout=gird"])
     with pytest.raises(RecipeError, match="Did you mean 'grid'"):
         wrong.build_sources()
+
+
+def test_the_folds_of_a_prior_change_what_they_say_and_no_more():
+    reads = 'adapters=[{kind="concat", reads="regions"}]'
+    plain = recipe.load("sam-deblur-toy", [reads])
+    crossed = recipe.load(
+        "sam-deblur-toy",
+        [
+            reads,
+            "priors.regions.merge=3.0",
+            "priors.regions.folds.0.scale=50.0",
+            "priors.regions.folds.1.scale=70.0",
+        ],
+    )
+    assert "folds" not in plain.toml() and "without" not in plain.toml()
+    source = crossed.build_sources()["regions"]
+    said = [prior.identity for prior in (source.prior, *source.folds)]
+    assert [one["scale"] for one in said] == [60.0, 50.0, 70.0]
+    assert [one["merge"] for one in said] == [3.0] * 3
+    for name in ("a.jpg", "b.jpg", "lake.jpg", "gate.jpg"):
+        assert source.looking_at(name) is source.folds[fold_of(name, 2)]
+    pairs = recipe.load(
+        "sam-deblur", [reads, *(f"priors.regions.folds.{i}.scale=5.0" for i in range(2))]
+    )
+    with pytest.raises(RecipeError, match="real pairs have none"):
+        pairs.build_sources()

@@ -79,7 +79,7 @@ def system(root) -> System:
         base=str(root / "tiny.toml"),
         arms=(
             Arm("none", "without", paper={"Theirs": "1.00"}),
-            Arm("ours", "with regions", GUIDED, after="none"),
+            Arm("ours", "with regions", GUIDED, needs={"priors.regions.after": "none"}),
             Arm(
                 "shuffled", "shuffled", (*GUIDED, 'priors.regions.control="shuffled"'), control=True
             ),
@@ -218,6 +218,9 @@ def test_a_row_that_takes_no_step_measures_the_network_as_it_is(root, tmp_path):
         (["sam-deblur", "--toy", "--data", "nowhere", "--budget", "0"], "No photographs in"),
         (["sam-deblur", "--data", "nowhere"], "No pictures in nowhere/GoPro/train/*/blur"),
         (["spt", "--toy", "--sam", "x"], "leave --sam out"),
+        (["dakd"], "dakd has its toy table alone. Add --toy."),
+        (["dakd", "--toy", "--rows", "masks"], "dakd-rain has no row 'masks'"),
+        (["dakd", "--toy", "--budget", "0", "--data", "nowhere"], "No photographs in"),
     ],
 )
 def test_wrong_words_on_the_command_line_are_one_line(relume, tmp_path, words, says):

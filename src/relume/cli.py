@@ -541,7 +541,7 @@ def evaluate(
 
 @app.command()
 def reproduce(
-    system: Annotated[str, typer.Argument(help="Whose table: sam-deblur or spt.")],
+    system: Annotated[str, typer.Argument(help="Whose table: sam-deblur, spt or dakd.")],
     toy: Annotated[
         bool, typer.Option("--toy", help="Small networks, for two cores and an hour.")
     ] = False,
@@ -574,7 +574,10 @@ def reproduce(
         )
     if toy and sam is not None:
         raise UsageError("--toy looks with weight-free regions; leave --sam out.")
+    if not toy and system not in FULL:
+        raise UsageError(f"{system} has its toy table alone. Add --toy.")
     papers = SYSTEMS[system] if toy else FULL[system]
+    runs = sum(paper.runs for paper in papers)
     tables: dict[str, str] = {}
     for paper in papers:
         bench = Bench(
@@ -586,7 +589,7 @@ def reproduce(
             tell=(lambda _: None) if quiet or json else _note,
         )
         known = [row for row in rows.split(",") if row]
-        fill(bench, budget=budget / len(papers), rows=known)
+        fill(bench, budget=budget * paper.runs / runs, rows=known)
         tables[paper.name] = table(bench, known)
         if not json:
             print(tables[paper.name], end="\n\n")

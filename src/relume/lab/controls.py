@@ -74,9 +74,26 @@ def oracle(guidance: Guidance, truth: Guidance, donor: Guidance, rng: torch.Gene
     return Guidance({**guidance, **known})
 
 
+def oracle_residual(
+    guidance: Guidance, truth: Guidance, donor: Guidance, rng: torch.Generator
+) -> Guidance:
+    """What the difference to the good picture shows of the damage (`truth.visible`), where the
+    truth holds it as `NAME.residual`: it leaks what is to be restored.
+
+    Raises:
+        GuidanceError: As `oracle`.
+    """
+    shown = {name: truth[f"{name}.residual"] for name in guidance if f"{name}.residual" in truth}
+    return oracle(guidance, Guidance(shown), donor, rng)
+
+
+TOLD_THE_TRUTH = {"oracle", "oracle_residual"}
+"""The controls that look at the truth."""
+
 CONTROLS: dict[str, Control] = {
     "null": null,
     "constant": constant,
     "shuffled": shuffled,
     "oracle": oracle,
+    "oracle_residual": oracle_residual,
 }

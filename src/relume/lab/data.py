@@ -4,7 +4,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import repeat
 
@@ -16,11 +16,12 @@ from ..errors import UsageError
 from ..guidance import Guidance, Guide, stack
 from ..image import read
 from ..priors.thumbnail import SIDE
+from .controls import TOLD_THE_TRUTH
 from .degrade import Chain, Sampled, View, camera_order, generator, parse
 from .pairs import ROOM, FilePair, Kept, as_float, planes, scale_of
 from .photographs import Photograph, beside, part_of
 from .sources import Source, controlled, told_by_gt
-from .truth import severities
+from .truth import residual, severities
 
 DAMAGE = "damage"
 """Name of the severity maps in the truth, and of the prior that predicts them."""
@@ -205,12 +206,12 @@ class Damaged(Samples):
         photographs: From `load_photographs`.
         damage: What is done to them.
         seed, sources: As in `Samples`; the seed decides a photograph's size too.
-        windows: Where given, each sample sees a part of its photograph, of such shares of its
-            sides, in another light (`part_of`).
+        windows: Where given, each sample, or each fixed damage, sees a part of its photograph, of
+            such shares of its sides, in another light (`part_of`).
         mosaic: Share of the samples whose thumbnail shows a part of another photograph too
             (`beside`); goes with windows.
-        severities: Kinds of damage that are told as maps, in the truth under `DAMAGE`; under the
-            control `oracle` of a prior of that name those that it emits.
+        severities: Kinds of damage that are told as maps, in the truth under `DAMAGE`; under a
+            control of a prior of that name that is told the truth, those that it emits.
         fixed: Damages of each photograph. 0 draws a new one for each sample, which only the
             thumbnail can follow; every other prior looks at so many whole damaged photographs, and
             what it says of them is kept.
@@ -235,8 +236,9 @@ class Damaged(Samples):
         self.photographs, self.damage = photographs, damage
         self.windows, self.mosaic, self.fixed = windows, mosaic, fixed
         self.severities = tuple(severities)
-        oracles = {name for name, source in self.sources.items() if source.control == "oracle"}
-        self._tells_damage, self._tells_regions = DAMAGE in oracles, bool(oracles - {DAMAGE})
+        oracles = {n: s.control for n, s in self.sources.items() if s.control in TOLD_THE_TRUTH}
+        self._tells_damage, self._tells_regions = DAMAGE in oracles, bool({*oracles} - {DAMAGE})
+        self._tells_residual = oracles.get(DAMAGE) == "oracle_residual"
         self._kept: dict[tuple[int, int], _Drawn] = {}
         slow = [name for name in self.sources if name != "thumbnail"]
         if slow and not fixed:
@@ -279,6 +281,8 @@ class Damaged(Samples):
         if kinds:
             size = (box.height, box.width)
             truth = truth.with_guide(DAMAGE, severities(did, size, kinds))
+        if self._tells_residual:
+            truth = truth.with_guide(f"{DAMAGE}.residual", residual(lq, gt, kinds))
         return Cut(lq, gt, drawn.known.crop(*box), truth)
 
     def _draw(self, photo: Photograph, rng: np.random.Generator) -> _Drawn:
@@ -302,16 +306,23 @@ class Damaged(Samples):
         if key not in self._kept:
             rng = np.random.default_rng((self.seed, 1 << 40, number, variant))
             sizes = self.photographs[number]
-            drawn = self._draw(sizes[int(rng.integers(len(sizes)))], rng)
-            rgb = drawn.photo.pixels * np.float32(1 / 255)
-            if drawn.sampled:
-                chain: Chain = _chain(drawn.spec)
-                rgb = chain.apply(drawn.photo.pixels, drawn.sampled, truth=False, finish="uint8").lq
-            looked = {name: source.prior(rgb[None]) for name, source in self.sources.items()}
-            self._kept[key] = _Drawn(
-                drawn.photo, drawn.spec, drawn.sampled, Guidance(looked).map(_small_labels)
-            )
+            photo = sizes[int(rng.integers(len(sizes)))]
+            if self.windows:
+                photo = part_of(photo, rng, self.windows, SIDE)
+            drawn = self._draw(photo, rng)
+            self._kept[key] = replace(drawn, known=self._looked(drawn))
         return self._kept[key]
+
+    def _looked(self, drawn: _Drawn) -> Guidance:
+        """What the priors say of a whole damaged photograph."""
+        if not self.sources:
+            return Guidance()
+        rgb = drawn.photo.pixels * np.float32(1 / 255)
+        if drawn.sampled:
+            chain: Chain = _chain(drawn.spec)
+            rgb = chain.apply(drawn.photo.pixels, drawn.sampled, truth=False, finish="uint8").lq
+        asked = {name: s.looking_at(drawn.photo.name) for name, s in self.sources.items()}
+        return Guidance({name: p(rgb[None]) for name, p in asked.items()}).map(_small_labels)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import hashlib
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -181,6 +181,29 @@ def degraded_pairs(
     }
     items = tuple(pair(i, n) for i, n in enumerate(pictures))
     return Pairs(items, data, noise=noise, scale=scale)
+
+
+def centres(pairs: Pairs, side: int) -> Pairs:
+    """The same pairs cut to the middle `side` pixels of lq, with what is true there."""
+    scale = pairs.scale
+
+    def middle(pair: Pair) -> Pair:
+        def load() -> Loaded:
+            loaded = pair.load()
+            height, width = loaded.lq.shape[-2:]
+            top, left = (max(0, (n - side) // 2) for n in (height, width))
+            height, width = min(side, height), min(side, width)
+
+            def cut(rgb: np.ndarray, s: int = 1) -> np.ndarray:
+                return rgb[..., s * top : s * (top + height), s * left : s * (left + width)]
+
+            truth = loaded.truth.crop(top, left, height, width)
+            return Loaded(cut(loaded.lq), cut(loaded.gt, scale), truth)
+
+        return Pair(pair.image, pair.photograph, load)
+
+    data = {**pairs.data, "notes": [*pairs.data["notes"], f"centre crops of {side} lq pixels"]}
+    return replace(pairs, items=tuple(map(middle, pairs.items)), data=data)
 
 
 def match(stem: str, known: Iterable[str]) -> str | None:

@@ -26,6 +26,7 @@ from .controls import CONTROLS
 from .datasets import Loaded, Pair, Pairs
 from .metrics import CLEAN_FROM, Protocol
 from .report import Report, report_of
+from .truth import inside
 
 Restore = Callable[..., np.ndarray]
 """(rgb) -> out, or (rgb, guidance) -> out where a prior is given; (1, 3, H, W) float32."""
@@ -43,7 +44,8 @@ def evaluate(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Restore every pair and measure it.
+    """Restore every pair and measure it; where the pairs know of their damage, also apart inside it
+    and outside (`truth.inside`), in the report's rows.
 
     Args:
         restore: lq (1, 3, H, W) float32 -> out, `scale` times as large. With `prior` or `told` it
@@ -83,9 +85,11 @@ def evaluate(
     for done, pair in enumerate(pairs.items, 1):
         loaded = pair.load()
         guidance = _known(pair, loaded, prior, told) if prior or told else None
-        scored = _scored(restore, loaded.lq, guidance, loaded.gt, pair.image, protocol)
+        # The truth lies on the pixels of lq.
+        part = inside(loaded.truth) if pairs.scale == 1 else None
+        scored = _scored(restore, loaded.lq, guidance, loaded.gt, pair.image, protocol, part)
         before = loaded.lq if pairs.scale == 1 else enlarge(loaded.lq, pairs.scale)
-        at_input = protocol.score(before, loaded.gt)
+        at_input = protocol.score(before, loaded.gt, part)
         row = {"image": pair.image, "photograph": pair.photograph, **scored[0]}
         row |= {f"{name}_input": value for name, value in at_input.items()}
         if at_input["psnr"] < CLEAN_FROM:
@@ -163,6 +167,7 @@ def _scored(
     gt: np.ndarray,
     image: str,
     protocol: Protocol,
+    part: np.ndarray | None = None,
 ) -> tuple[dict[str, Any], np.ndarray]:
     """Scores of one answer, and the answer."""
     out = np.asarray(restore(lq) if guidance is None else restore(lq, guidance))
@@ -173,7 +178,7 @@ def _scored(
         )
     if not np.isfinite(out).all():
         raise CheckError(f"{image}: the answer holds values that are not finite.")
-    scores = protocol.score(out, gt)
+    scores = protocol.score(out, gt, part)
     return {k: round(v, 6) if isinstance(v, float) else v for k, v in scores.items()}, out
 
 

@@ -73,9 +73,7 @@ def ssim(out: Array, gt: Array) -> Tensor:
             f"SSIM needs at least {_WINDOW} pixels on each side, got {tuple(x.shape[-2:])}. "
             "Crop less, or leave such small pictures out."
         )
-    # Plane by plane: a plane and its blurs stay in the CPU's cache, which is ten times faster.
-    planes = zip(x.flatten(0, 1), y.flatten(0, 1), strict=True)
-    return torch.stack([_plane_ssim(a, b) for a, b in planes]).view(x.shape[:2]).mean(dim=1)
+    return _ssim_map(x, y).mean((2, 3)).mean(1)
 
 
 def y_channel(rgb: Array) -> Tensor:
@@ -266,18 +264,28 @@ class Protocol:
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} counts pixels and cannot be {getattr(self, name)}.")
 
-    def score(self, out: Array, gt: Array) -> dict[str, Any]:
+    def score(self, out: Array, gt: Array, inside: np.ndarray | None = None) -> dict[str, Any]:
         """PSNR in dB and SSIM of one picture, and the shift where the protocol aligns.
 
         Args:
             out: (1, 3, H, W) on [0, 1], clipped here.
             gt: Same shape.
+            inside: (H, W) bool, a part of gt. Where it is given, `psnr_inside` and `ssim_inside`
+                are those of its pixels (SSIM: of the windows around them), `psnr_outside` and
+                `ssim_outside` of all others; of no pixel, nothing is said.
 
         Raises:
             ShapeError: The shapes differ, or nothing is left after the crop.
         """
         x, y, shift = self._seen(out, gt)
-        return {"psnr": psnr(x, y).item(), "ssim": ssim(x, y).item(), **shift}
+        scores = {"psnr": psnr(x, y).item(), "ssim": ssim(x, y).item(), **shift}
+        if inside is None:
+            return scores
+        part = crop_border(torch.from_numpy(inside), self.align + self.crop)
+        windows = _ssim_map(x, y)
+        inner, outer = (_of_part(x, y, windows, where) for where in (part, ~part))
+        scores |= {f"{metric}_inside": value for metric, value in inner.items()}
+        return scores | {f"{metric}_outside": value for metric, value in outer.items()}
 
     def worst_tile(self, out: Array, before: Array, gt: Array) -> float | None:
         """`worst_tile` of what this protocol sees of an answer and of its input."""
@@ -339,15 +347,35 @@ def _pair(out: Array, gt: Array) -> tuple[Tensor, Tensor]:
     return x.detach().cpu().double(), y.detach().cpu().double()
 
 
+def _of_part(x: Tensor, y: Tensor, windows: Tensor, part: Tensor) -> dict[str, float]:
+    """PSNR and SSIM of two (1, C, H, W) pictures where `part`, (H, W), is true; `windows` is their
+    SSIM map. Of nothing nothing is said."""
+    half = _WINDOW // 2
+    whole = part[half:-half, half:-half]
+    scores: dict[str, float] = {}
+    if part.any():
+        scores["psnr"] = psnr(x[..., part][..., None], y[..., part][..., None]).item()
+    if whole.any():
+        scores["ssim"] = windows[..., whole].mean().item()
+    return scores
+
+
+def _ssim_map(x: Tensor, y: Tensor) -> Tensor:
+    """SSIM of every whole window: (N, C, H, W) float64 -> (N, C, H - 10, W - 10)."""
+    # Plane by plane: a plane and its blurs stay in the CPU's cache, which is ten times faster.
+    planes = zip(x.flatten(0, 1), y.flatten(0, 1), strict=True)
+    return torch.stack([_plane_ssim(a, b) for a, b in planes]).unflatten(0, x.shape[:2])
+
+
 def _plane_ssim(x: Tensor, y: Tensor) -> Tensor:
-    """Mean SSIM of two (H, W) float64 planes, a scalar."""
+    """SSIM of the windows of two (H, W) float64 planes."""
     mean_x, mean_y = _blur(x), _blur(y)
     product, squares = mean_x * mean_y, mean_x.square() + mean_y.square()
     covariance = _blur(x * y) - product
     variances = _blur(x.square() + y.square()) - squares
     c1, c2 = _K1**2, _K2**2
     top = (2 * product + c1) * (2 * covariance + c2)
-    return (top / ((squares + c1) * (variances + c2))).mean()
+    return top / ((squares + c1) * (variances + c2))
 
 
 def _blur(x: Tensor) -> Tensor:

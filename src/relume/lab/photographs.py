@@ -1,5 +1,6 @@
 """Training photographs as they lie in memory: each at several sizes, and parts in another light."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import numpy as np
 from ..errors import UsageError
 from ..guidance import area_resize
 from ..image import is_image, read, resize
+from ..priors.cache import Cache, key_of
 from ..priors.regions import regions as find_regions
 from ..priors.thumbnail import SIDE
 from .segmentations import human_regions
@@ -41,7 +43,8 @@ def load_photographs(
     sizes: int = 4,
     seed: int = 0,
     segmentations: Path | None = None,
-    regions: bool = True,
+    without: Callable[[str], bool] = lambda name: False,
+    followed: bool = True,
 ) -> list[list[Photograph]]:
     """Every photograph of a folder at `sizes` sizes: its own, and some drawn from `factors`.
 
@@ -54,30 +57,46 @@ def load_photographs(
         sizes: 1 keeps each photograph as it is.
         seed: Of the draws.
         segmentations: Folder of human segmentations with the photographs' names; None: our own.
-        regions: Whether any damage follows them. Ours take half a second a photograph; without
-            there is one, everywhere.
+        without: A file's name -> whether it is left out.
+        followed: False where nothing looks at the regions: then each photograph is one, and none
+            are looked for.
 
     Returns:
         A list per photograph, of its sizes.
 
     Raises:
-        UsageError: There is no image in the folder.
+        UsageError: There is no image in the folder, or all are left out.
     """
-    paths = sorted(p for p in folder.iterdir() if is_image(p)) if folder.is_dir() else []
+    found = sorted(p for p in folder.iterdir() if is_image(p)) if folder.is_dir() else []
+    paths = [path for path in found if not without(path.name)]
     if not paths:
         raise UsageError(f"No photographs in {folder}. Give a folder of them as data.photographs.")
     photographs = []
     for index, path in enumerate(paths):
         rgb = read(path).rgb()
-        if segmentations:
-            labels = human_regions(segmentations / f"{path.stem}.mat")
-        else:
-            labels = find_regions(rgb).regions[0] if regions else np.ones((1, 1), np.int32)
+        labels = (
+            human_regions(segmentations / f"{path.stem}.mat")
+            if segmentations
+            else _regions(rgb)
+            if followed
+            else np.ones((1, 1), np.int32)
+        )
         rng = np.random.default_rng((seed, index))
         low, high = np.log(factors)
         drawn = [1.0, *np.exp(rng.uniform(low, high, sizes - 1)).tolist()]
         photographs.append([_at_size(path.name, rgb, factor, labels) for factor in drawn])
     return photographs
+
+
+def _regions(rgb: np.ndarray) -> np.ndarray:
+    """The plain segmentation, half a second a megapixel: every run of a table asks for it again."""
+    cache, key = Cache(), key_of(rgb, {"prior": "regions, plain"})
+    stored = cache.get(key)
+    if stored is None:
+        labels = find_regions(rgb).regions[0]
+        cache.put(key, {"labels": labels.astype(np.min_scalar_type(labels.max()))})
+        return labels
+    return stored["labels"].astype(np.int32)
 
 
 def _at_size(name: str, rgb: np.ndarray, factor: float, labels: np.ndarray) -> Photograph:

@@ -32,8 +32,9 @@ from ..priors.partitions import LAYOUTS
 from .adapters import ADAPTERS
 from .backbones import BACKBONES
 from .controls import CONTROLS
-from .data import Damage, Damaged, Paired, Samples
+from .data import DAMAGE, Damage, Damaged, Paired, Samples
 from .encoders import ENCODERS
+from .folds import left_out
 from .losses import LOSSES
 from .objectives import OBJECTIVES
 from .pairs import find_pairs
@@ -94,6 +95,10 @@ class PriorOf(_Part):
     share of the samples that are told nothing. after: a model, by name or file, whose output the
     prior looks at instead of the damaged picture, in training and at use. layout: row of LAYOUTS;
     the regions keep their areas and are laid out so instead.
+
+    folds: of a prior that was trained itself, number of a fold of the training photographs -> the
+    arguments in which who looks at them differs. That one was trained with `data.without` the fold,
+    so that in training too it says what it makes of a picture that is new to it.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -102,12 +107,24 @@ class PriorOf(_Part):
     dropout: Annotated[float, Field(ge=0, le=1)] = 0.0
     after: str = ""
     layout: str = ""
+    folds: dict[str, dict[str, Any]] = {}
+
+    @model_validator(mode="after")
+    def _fit(self) -> "PriorOf":
+        if self.folds and {*self.folds} != {str(i) for i in range(max(2, len(self.folds)))}:
+            raise PydanticCustomError("recipe", "folds are numbered from 0, and two at least")
+        return self
 
     @model_serializer(mode="wrap")
     def _said(self, said: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without a layout that is none: recipes from before there were any keep their digest."""
-        values = said(self)
-        return values if self.layout else {k: v for k, v in values.items() if k != "layout"}
+        """Without what is none: recipes from before there was any keep their digest."""
+        none = {key for key in ("layout", "folds") if not getattr(self, key)}
+        return {key: value for key, value in said(self).items() if key not in none}
+
+    def of_fold(self, number: int) -> "PriorOf":
+        """Who looks at the training photographs of a fold."""
+        said = self.model_dump(exclude={"folds"})
+        return PriorOf.model_validate({**said, **self.folds[str(number)]})
 
 
 class Adapter(_Kind):
@@ -123,8 +140,9 @@ class Data(_Part):
     damage: SPEC -> how often. windows: each sample sees a part of its photograph, of such shares of
     its sides, in another light. mosaic: share of the samples, where there are windows, whose
     thumbnail shows a part of another photograph too. soft: share of the samples whose photograph is
-    softened first, as photographs are at full size. fixed: damages of each photograph, where a
-    prior must look at it whole; 0 draws them anew.
+    softened first, as photographs are at full size. fixed: damages of each photograph, or of parts
+    of it where there are windows, where a prior must look at it whole; 0 draws them anew. without:
+    the fold of the photographs that is left out, `0/2` the first of two (`folds.fold_of`).
 
     lq: where given, samples are crops of real pairs. It and `photographs`, the good pictures, are
     patterns then (`pairs.find_pairs`), and nothing that makes damage applies.
@@ -138,6 +156,7 @@ class Data(_Part):
     mosaic: Annotated[float, Field(ge=0, le=1)] = 0.0
     soft: Annotated[float, Field(ge=0, le=1)] = 0.0
     fixed: Annotated[int, Field(ge=0)] = 0
+    without: str = ""
     damage: dict[str, Share] = {}
     counts: tuple[Share, ...] = (0.1, 0.5, 0.3, 0.1)
     factors: tuple[float, float] = (0.7, 1.5)
@@ -149,6 +168,12 @@ class Data(_Part):
             raise PydanticCustomError("recipe", "damage is missing, or lq where there are pairs")
         if self.mosaic and not self.windows:
             raise PydanticCustomError("recipe", "mosaic goes with windows: give both or neither")
+        try:
+            left_out("", self.without)
+        except UsageError as error:
+            raise PydanticCustomError(
+                "recipe", "without: {why}", {"why": str(error)[:-1]}
+            ) from None
         made = [key for key in MADE if key in self.model_fields_set]
         if self.lq and made:
             raise PydanticCustomError(
@@ -161,10 +186,14 @@ class Data(_Part):
     @model_serializer(mode="wrap")
     def _said(self, said: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Only what applies to such data."""
-        # Recipes from before there were mosaics or softness keep their digest.
-        new = [key for key in ("mosaic", "soft") if not getattr(self, key)]
-        unsaid = MADE if self.lq else ("lq", *new)
+        # Recipes from before there were these keep their digest.
+        none = {key for key in ("mosaic", "soft", "without") if not getattr(self, key)}
+        unsaid = {*MADE} if self.lq else {"lq", *none}
         return {key: value for key, value in said(self).items() if key not in unsaid}
+
+    def leaves_out(self, photograph: str) -> bool:
+        """Whether it trains without a photograph, by its file's name."""
+        return left_out(photograph, self.without)
 
 
 MADE = (
@@ -173,6 +202,7 @@ MADE = (
     "mosaic",
     "soft",
     "fixed",
+    "without",
     "damage",
     "counts",
     "factors",
@@ -374,14 +404,25 @@ class Recipe(_Part):
                     f"priors.{name}.control: {row.control!r} is none of none, "
                     f"{', '.join(CONTROLS)}.{nearest(row.control, CONTROLS)}"
                 )
-            prior = self.build_prior(name, row)
-            if row.after:
-                prior = AfterModel(prior, open_engine(row.after))
-            # The fixed damages of one seed are the same in every arm of a table.
-            if row.after or self.data.lq or (self.data.fixed and name != "thumbnail"):
-                prior = Remembered(InTurn(prior))
-            sources[name] = Source(prior, row.control, row.dropout)
+            if row.folds and self.data.lq:
+                raise RecipeError(
+                    f"priors.{name}.folds: real pairs have none. Leave folds out, or data.lq."
+                )
+            # What is said of pictures that come again is kept: the fixed damages of one seed are
+            # the same in every arm of a table.
+            again = self.data.fixed and name != "thumbnail"
+            kept = bool(row.after or row.folds or self.data.lq or again)
+            rows = [row, *(row.of_fold(i) for i in range(len(row.folds)))]
+            prior, *folds = (self._looking(name, one, kept) for one in rows)
+            sources[name] = Source(prior, row.control, row.dropout, tuple(folds))
         return sources
+
+    def _looking(self, name: str, row: PriorOf, kept: bool) -> Prior:
+        """A prior with what runs before it, and a memory where its answers are `kept`."""
+        prior = self.build_prior(name, row)
+        if row.after:
+            prior = AfterModel(prior, open_engine(row.after))
+        return Remembered(InTurn(prior)) if kept else prior
 
     def build_prior(self, name: str, row: PriorOf) -> Prior:
         """What says `name`, before a model runs ahead of it.
@@ -409,14 +450,15 @@ class Recipe(_Part):
             pairs = find_pairs(root, self.data.lq, self.data.photographs)
             return Paired(pairs, seed=self.seed, sources=sources)
         damage = Damage(self.data.damage, self.data.counts, soft=self.data.soft)
+        told = {name for name, source in sources.items() if source.control == "oracle"} - {DAMAGE}
         photographs = load_photographs(
             root / self.data.photographs,
             factors=self.data.factors,
             sizes=self.data.sizes,
             seed=self.seed,
             segmentations=root / self.data.segmentations if self.data.segmentations else None,
-            # Or the oracle of a region prior is told what lies in the good photograph.
-            regions=damage.follows_regions or any(s.control == "oracle" for s in sources.values()),
+            without=self.data.leaves_out,
+            followed=damage.follows_regions or bool(told),
         )
         return Damaged(
             photographs,

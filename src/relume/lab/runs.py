@@ -139,11 +139,17 @@ def training_files(recipe: Recipe, root: Path) -> list[tuple[str, Path]]:
         pairs = find_pairs(root, recipe.data.lq, recipe.data.photographs)
         return [(f"{p.name} {half}", f) for p in pairs for half, f in (("lq", p.lq), ("gt", p.gt))]
     folder = root / recipe.data.photographs
-    paths = sorted(p for p in folder.iterdir() if is_image(p)) if folder.is_dir() else []
-    if not paths:
+    found = sorted(p for p in folder.iterdir() if is_image(p)) if folder.is_dir() else []
+    if not found:
         raise UsageError(
             f"No photographs in {folder}. Give --data the folder that the recipe's data folders "
             "lie in."
+        )
+    paths = [path for path in found if not recipe.data.leaves_out(path.name)]
+    if not paths:
+        raise UsageError(
+            f"data.without {recipe.data.without} leaves none of {len(found)} photographs in "
+            f"{folder}. Give more of them."
         )
     return [(path.name, path) for path in paths]
 

@@ -15,6 +15,7 @@ from ..priors.choice import priors_of
 from ..priors.partitions import LAYOUTS
 from ..restoration import run_model
 from .controls import CONTROLS
+from .folds import fold_of
 
 
 @dataclass(frozen=True)
@@ -26,11 +27,18 @@ class Source:
         control: What stands in for what it says: a row of CONTROLS, or `none`.
         dropout: Share of the samples that are told nothing, so that one set of weights runs with
             the prior and without.
+        folds: Where given, who looks at the training photographs of each fold: one that was trained
+            without them (`folds.fold_of`). `prior` looks at all others.
     """
 
     prior: Prior
     control: str = "none"
     dropout: float = 0.0
+    folds: tuple[Prior, ...] = ()
+
+    def looking_at(self, photograph: str) -> Prior:
+        """Who looks at a training photograph, by its file's name."""
+        return self.folds[fold_of(photograph, len(self.folds))] if self.folds else self.prior
 
 
 def controlled(

@@ -62,6 +62,45 @@ def severities(truth: Guidance, size: tuple[int, int], kinds: Sequence[str] = KI
     )
 
 
+def residual(lq: np.ndarray, gt: np.ndarray, kinds: Sequence[str]) -> Guide:
+    """`visible` of each kind as one Guide: what an arm called `oracle_residual` is told.
+
+    Args:
+        lq, gt: (3, h, w) in [0, 1].
+        kinds: The maps wanted, in order.
+
+    Returns:
+        maps (1, K, h, w) float32 in [0, 1].
+
+    Raises:
+        UsageError: A kind that is none.
+    """
+    return Guide(
+        maps=np.stack([visible(lq, gt, kind) for kind in kinds])[None],
+        names=tuple(kinds),
+        units=("severity",) * len(kinds),
+        provenance={"prior": "truth", "of": "residual"},
+    )
+
+
+INSIDE = 0.5
+"""Severity above which a pixel counts as damaged."""
+
+
+def inside(truth: Guidance) -> np.ndarray | None:
+    """Where any damage is worse than INSIDE.
+
+    Args:
+        truth: "damage.KIND" -> one map (1, 1, h, w), as `Chain.apply` gives it.
+
+    Returns:
+        (h, w) bool; None where no damage is known.
+    """
+    names = [f"damage.{name}" for made in DONE_BY.values() for name in made]
+    maps = [truth[name].array[0, 0] for name in names if name in truth]
+    return np.max(maps, 0) > INSIDE if maps else None
+
+
 FLOOR = 4 / 255
 """Differences up to here are no damage: rounding, and what two photographs of a pair differ by."""
 

@@ -15,6 +15,7 @@ from ..errors import UsageError
 from ..guidance import Guidance
 from ..image import Picture, is_image, read, write
 from ..image.drawing import line_chart
+from .controls import TOLD_THE_TRUTH
 from .degrade import View, generator, parse
 from .metrics import psnr
 from .pairs import find_pairs, scale_of
@@ -83,7 +84,7 @@ def _cropped(
     name: str, whole: Sequence[Whole], sources: Mapping[str, Source], rules: Rules
 ) -> Iterator[Pair]:
     # The truth that an oracle knows is not at hand here: it is told what its prior says.
-    told_apart = {name: s for name, s in sources.items() if s.control != "oracle"}
+    told_apart = {n: s for n, s in sources.items() if s.control not in TOLD_THE_TRUTH}
     told = [Guidance({key: s.prior(lq[None]) for key, s in sources.items()}) for lq, _ in whole]
     for index, (lq, gt) in enumerate(whole):
         donor, rng = told[index - 1], generator(rules.seed, index)

@@ -9,9 +9,10 @@ from .context import Context
 from .film import FiLM
 from .gate import Gate
 from .map import Map, RegionShift
+from .maps import Maps
 from .spt import SptUnit
 
-__all__ = ["ADAPTERS", "Concat", "Context", "FiLM", "Gate", "Map", "RegionShift", "SptUnit"]
+__all__ = ["ADAPTERS", "Concat", "Context", "FiLM", "Gate", "Map", "Maps", "RegionShift", "SptUnit"]
 
 ADAPTERS = {
     "concat": Concat,
@@ -19,6 +20,7 @@ ADAPTERS = {
     "film": FiLM,
     "gate": Gate,
     "map": Map,
+    "maps": Maps,
     "region_shift": RegionShift,
     "spt": SptUnit,
 }

@@ -1,6 +1,7 @@
 """Where a picture is damaged, and how badly: one map for each kind of damage, and no picture."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +24,7 @@ class MaskNet(nn.Module):
     Args:
         emits: Names of the maps, K.
         fold: Side of the squares, in pixels.
-        width, enc_blocks, middle_blocks, dec_blocks: As in NAFNet. Always local.
+        width, enc_blocks, middle_blocks, dec_blocks, attention: As in NAFNet.
 
     Sites: NAFNet's, with `fold` times their stride, but for `input`.
 
@@ -32,7 +33,7 @@ class MaskNet(nn.Module):
         in [0, 1] else. Any H, W >= 1.
 
     Raises:
-        RecipeError: It has no map to emit.
+        RecipeError: It has no map to emit, or NAFNet has no such attention.
     """
 
     scale = 1
@@ -48,6 +49,7 @@ class MaskNet(nn.Module):
         enc_blocks: Sequence[int] = (1, 1),
         middle_blocks: int = 1,
         dec_blocks: Sequence[int] = (1, 1),
+        attention: Literal["global", "none"] = "none",
     ) -> None:
         super().__init__()
         if not emits or fold < 1:
@@ -58,7 +60,7 @@ class MaskNet(nn.Module):
             enc_blocks=enc_blocks,
             middle_blocks=middle_blocks,
             dec_blocks=dec_blocks,
-            attention="none",
+            attention=attention,
             in_channels=3 * fold**2,
             out_channels=len(self.emits) * fold**2,
             residual=False,
@@ -66,8 +68,8 @@ class MaskNet(nn.Module):
         sites = self.trunk.sites.items()
         self.sites = {k: Site(s.channels, s.stride * fold) for k, s in sites if k != "input"}
         self.multiple_of = self.trunk.multiple_of * fold
-        assert self.trunk.reach is not None
-        self.reach = (self.trunk.reach + 1) * fold - 1
+        looks = self.trunk.reach
+        self.reach = None if looks is None else (looks + 1) * fold - 1
 
     def forward(self, x: Tensor, taps: Sequence[str] = (), adapt: Adapt | None = None) -> Output:
         check_input(x, self.in_channels, "MaskNet")

@@ -1,6 +1,7 @@
 """The papers' tables with the controls they lack: `relume reproduce`. One file, one row each."""
 
 from .bench import Bench, fill
+from .dakd import DAKD_BLUR, DAKD_HAZE, DAKD_RAIN, DAKD_RAINDROP
 from .sam_deblur import SAM_DEBLUR, SAM_DEBLUR_PUBLISHED, looking_with
 from .spt import SPT_DNCNN, SPT_DNCNN_DIV2K, SPT_IMDN, SPT_IMDN_DIV2K
 from .system import Arm, Column, Job, System
@@ -26,6 +27,7 @@ FULL = {
 }
 
 SYSTEMS = {
+    "dakd": (DAKD_RAIN, DAKD_RAINDROP, DAKD_HAZE, DAKD_BLUR),
     "sam-deblur": (SAM_DEBLUR,),
     "spt": (SPT_IMDN, SPT_DNCNN),
 }

@@ -21,6 +21,7 @@ import torch
 
 from ...errors import UsageError
 from ...guidance import Guidance
+from ..controls import TOLD_THE_TRUTH
 from ..datasets import Loaded, Pair, Pairs
 from ..degrade import generator
 from ..evaluate import evaluate
@@ -33,6 +34,9 @@ from ..sources import controlled, told_by_gt
 from ..weights import load as load_weights
 from ..weights import write_whole
 from .system import Arm, Column, Job, System, jobs
+
+TIMED = 256
+"""Side of the part of a picture on which a network is timed, in pixels."""
 
 
 class Bench:
@@ -69,22 +73,23 @@ class Bench:
     def recipe(self, job: Job, *, measured: bool = False) -> Recipe:
         """The recipe of one run, or the one under which its weights are measured.
 
-        One with `after` names the weights that run first by digest.
+        Weights that it needs are named by the digest of their recipe, which is in their path.
         """
         # The arm's own words come last: a row that takes no step takes none at any budget.
         changes = [*self.changes, *job.arm.changes, f"seed={job.seed}"]
         if self.prior and load(self.system.base, changes).adapters:
             changes = [*self.changes, *self.prior, *job.arm.changes, f"seed={job.seed}"]
-        if job.arm.after:
-            before = Job(self.system.arm(job.arm.after), 0, job.times)
-            weights = self.run_of(before) / "model.safetensors"
-            changes.append(f'priors.regions.after="{weights}"')
+        for key, before in job.needs(self.system).items():
+            changes.append(f'{key}="{self.weights_of(before)}"')
         steps = load(self.system.base, changes).build_schedule().steps * job.times
         at_test = job.arm.at_test if measured else ()
         return load(self.system.base, [*changes, *at_test, f"schedule.steps={steps}"])
 
     def run_of(self, job: Job) -> Path:
         return self.out / "runs" / self.digest(job)[:16]
+
+    def weights_of(self, job: Job) -> Path:
+        return self.run_of(job) / "model.safetensors"
 
     def digest(self, job: Job) -> str:
         if job not in self._digests:
@@ -107,6 +112,12 @@ class Bench:
         named = self.system.contrast[2]
         return [c for c in self.system.columns if not job.seed or c.name == named]
 
+    def ahead(self, job: Job) -> int:
+        """Training runs that stand before a run's weights, its own and those that it needs."""
+        if self.weights_of(job).is_file():
+            return 0
+        return 1 + sum(self.ahead(before) for before in {*job.needs(self.system).values()})
+
     def missing(self, job: Job) -> list[Column]:
         """The columns that a run has not been measured on, and could be."""
         columns = self.columns(job)
@@ -114,7 +125,7 @@ class Bench:
 
     def done(self, job: Job) -> bool:
         if all(self.absent(column) for column in self.columns(job)):
-            return (self.run_of(job) / "model.safetensors").is_file()
+            return self.weights_of(job).is_file()
         return not self.missing(job)
 
     def check(self, arms: Sequence[Arm]) -> None:
@@ -124,18 +135,17 @@ class Bench:
             UsageError: There is nothing to train on.
             MissingError, ModelError: What a prior needs is not here.
         """
-        recipes = [self.recipe(Job(arm)) for arm in arms]
-        training_files(recipes[0], self.root)  # the arms of a table train on the same
-        for recipe in recipes:
+        # The arms of a table train on the same, or on parts of it.
+        for arm in (*arms[:1], *self.system.trained_first):
+            training_files(self.recipe(Job(arm)), self.root)
+        for arm in arms:
+            recipe = self.recipe(Job(arm))
             for name, row in recipe.priors.items():
-                _ = recipe.build_prior(name, row).identity
+                if f"priors.{name}.model" not in arm.needs:  # that is made here first
+                    _ = recipe.build_prior(name, row).identity
 
     def do(self, job: Job) -> None:
         """Train one arm and measure it on every column; what is there already is kept."""
-        if job.arm.after:
-            before = Job(self.system.arm(job.arm.after), 0, job.times)
-            if not (self.run_of(before) / "model.safetensors").is_file():
-                self.train(before)
         stored = load_weights(self.train(job))
         recipe = self.recipe(job, measured=True)
         model = recipe.build_model().eval()
@@ -146,9 +156,12 @@ class Bench:
             write_whole(self.cell(job, column), text.encode())
 
     def train(self, job: Job) -> Path:
-        weights = self.run_of(job) / "model.safetensors"
+        """The finished weights of a run, after those that it needs; what is there is kept."""
+        weights = self.weights_of(job)
         if weights.is_file():
             return weights
+        for before in job.needs(self.system).values():
+            self.train(before)
         self.tell(f"training {job.arm.name}, seed {job.seed}, {job.times}x steps")
         return run_recipe(self.recipe(job), self.run_of(job), root=self.root)
 
@@ -182,7 +195,7 @@ class Bench:
                 # Pictures of one photograph stand together: half the list away is another one.
                 far = (at + len(pairs.items) // 2) % len(pairs.items)
                 donor = known(far, load(far).lq)
-            if "oracle" in controls:
+            if controls & TOLD_THE_TRUTH:
                 loaded = load(at)
                 truth = loaded.truth or told_by_gt(loaded.gt, sources, _size(lq))
             return controlled(mine, sources, truth, donor, generator(0, at))
@@ -203,13 +216,20 @@ class Bench:
             for at, pair in enumerate(pairs.items)
         )
         self.tell(f"measuring on {column.name}")
-        return evaluate(
+        report = evaluate(
             restore,
             replace(pairs, items=items),
             column.protocol,
             model={"name": recipe.name, "sha256": digest},
             prior=told if sources else None,
         )
+        lq = load(0).lq[..., :TIMED, :TIMED]
+        guidance = told(load(0).lq).crop(0, 0, *_size(lq)) if sources else None
+        cost = {
+            "parameters": sum(p.numel() for p in model.parameters()),
+            "ms_per_megapixel": _milliseconds(lambda: restore(lq, guidance)) / lq[0, 0].size * 1e6,
+        }
+        return replace(report, model={**report.model, **cost})
 
 
 def fill(
@@ -233,14 +253,25 @@ def fill(
         if bench.done(job):
             continue
         left = budget * 60 - (clock() - began)
-        if trained and left < longest * job.times:
+        effort = job.times * max(1, bench.ahead(job))
+        if trained and left < longest * effort:
             break
         if not trained:
             bench.check([bench.system.arm(name) for name in rows] or bench.system.arms)
         at = clock()
         bench.do(job)
         trained += 1
-        longest = max(longest, (clock() - at) / job.times)
+        longest = max(longest, (clock() - at) / effort)
+
+
+def _milliseconds(run: Callable[[], Any], times: int = 3) -> float:
+    """The shortest of so many calls: what else the machine does only adds."""
+    taken: list[float] = []
+    for _ in range(times):
+        at = time.perf_counter()
+        run()
+        taken.append(time.perf_counter() - at)
+    return 1000 * min(taken)
 
 
 def _said(job: Job) -> dict[str, Any]:

@@ -10,7 +10,7 @@ four sets, whose layouts `testsets` shows.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -61,25 +61,26 @@ PAPER: dict[str, dict[str, str]] = {
 }
 ABSTRACT = "The abstract of the paper swaps its gains on REDS and ReLoBlur; the table is quoted."
 
+AFTER_NONE = {"priors.regions.after": "none"}
 FIRST = (
     Arm("none", "w/o SAM", paper=PAPER["none"]),
-    Arm("cat", "CAT", (CAT,), after="none", paper=PAPER["cat"]),
-    Arm("map", "MAP", MAP, after="none", paper=PAPER["map"]),
+    Arm("cat", "CAT", (CAT,), needs=AFTER_NONE, paper=PAPER["cat"]),
+    Arm("map", "MAP", MAP, needs=AFTER_NONE, paper=PAPER["map"]),
 )
 
 
 def _controls(ours: tuple[str, ...], voronoi: str, oracle: str) -> tuple[Arm, ...]:
     """What may explain `ours` away: the same network, told otherwise."""
 
-    def arm(name: str, title: str, change: str, after: str = "") -> Arm:
-        return Arm(name, title, (*ours, change), after=after, control=True)
+    def arm(name: str, title: str, change: str, needs: Mapping[str, str] = AFTER_NONE) -> Arm:
+        return Arm(name, title, (*ours, change), needs=needs, control=True)
 
     return (
-        arm("global", "global mean only", CONSTANT),
-        arm("legacy", "MAP scaled by 1/255", SCALED, "none"),
-        arm("shuffled", "another picture's regions", SHUFFLED, "none"),
-        arm("voronoi", "voronoi cells of the same areas", voronoi, "none"),
-        arm("oracle", oracle, ORACLE),
+        arm("global", "global mean only", CONSTANT, {}),
+        arm("legacy", "MAP scaled by 1/255", SCALED),
+        arm("shuffled", "another picture's regions", SHUFFLED),
+        arm("voronoi", "voronoi cells of the same areas", voronoi),
+        arm("oracle", oracle, ORACLE, {}),
     )
 
 
@@ -89,11 +90,11 @@ ARMS = (
         "ours",
         "SAM-Deblur (MAP + dropout), weight-free regions",
         OURS,
-        after="none",
+        needs=AFTER_NONE,
         paper=PAPER["ours"],
     ),
     *_controls(OURS, 'priors.regions.kind="voronoi"', "the regions that moved"),
-    Arm("stages", "region statistics at every stage (our extension)", STAGES, after="none"),
+    Arm("stages", "region statistics at every stage (our extension)", STAGES, needs=AFTER_NONE),
 )
 
 
@@ -214,12 +215,12 @@ AS_PUBLISHED = (MEANS, JOIN, "encoders.means.dropout=0.5")  # never told nothing
 
 PUBLISHED_ARMS = (
     *FIRST,
-    Arm("ours", "SAM-Deblur (MAP + dropout)", AS_PUBLISHED, after="none", paper=PAPER["ours"]),
+    Arm("ours", "SAM-Deblur (MAP + dropout)", AS_PUBLISHED, needs=AFTER_NONE, paper=PAPER["ours"]),
     Arm(
         "blurred",
         "SAM-Deblur, at test SAM sees the blurred frame itself",
         AS_PUBLISHED,
-        after="none",
+        needs=AFTER_NONE,
         paper=PAPER["ours"],
         at_test=('priors.regions.after=""',),
     ),

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from ..datasets import Loaded, Pair, Pairs, degraded_pairs, folder_pairs
+from ..datasets import Pairs, centres, degraded_pairs, folder_pairs
 from ..metrics import Protocol
 from .system import Arm, Column, System
 
@@ -56,27 +56,9 @@ SLOTS = Arm(
 """The other mask encoder, on one network for comparison."""
 
 
-def _centres(pairs: Callable[[Path], Pairs], side: int) -> Callable[[Path], Pairs]:
-    """The same pairs cut to the middle `side` pixels of lq: whole photographs would take hours."""
-
-    def cut(root: Path) -> Pairs:
-        found = pairs(root)
-
-        def middle(pair: Pair) -> Pair:
-            def load() -> Loaded:
-                loaded, scale = pair.load(), found.scale
-                top, left = (max(0, (n - side) // 2) for n in loaded.lq.shape[-2:])
-                lq = loaded.lq[..., top : top + side, left : left + side]
-                top, left, far = top * scale, left * scale, side * scale
-                return Loaded(lq, loaded.gt[..., top : top + far, left : left + far])
-
-            return Pair(pair.image, pair.photograph, load)
-
-        note = f"centre crops of {side} lq pixels"
-        data = {**found.data, "notes": [*found.data["notes"], note]}
-        return Pairs(tuple(map(middle, found.items)), data, found.noise, found.scale)
-
-    return cut
+def _middle(pairs: Callable[[Path], Pairs], side: int) -> Callable[[Path], Pairs]:
+    """Whole photographs would take hours."""
+    return lambda root: centres(pairs(root), side)
 
 
 def _sr(name: str) -> Callable[[Path], Pairs]:
@@ -110,7 +92,7 @@ SPT_IMDN = System(
     base="spt-imdn-x4-toy",
     arms=_arms(IMDN_SITES),
     columns=(
-        Column("val", "photos/val", _centres(_reduced, 96), Protocol(channels="y", crop=4)),
+        Column("val", "photos/val", _middle(_reduced, 96), Protocol(channels="y", crop=4)),
         Column("set5", "Set5", _sr("set5"), Protocol(channels="y", crop=4)),
         Column("set14", "Set14", _sr("set14"), Protocol(channels="y", crop=4)),
     ),
@@ -123,7 +105,7 @@ SPT_DNCNN = System(
     base="spt-cdncnn-25-toy",
     arms=(*_arms(DNCNN_SITES), SLOTS),
     columns=(
-        Column("val", "photos/val", _centres(_noisy("photos/val"), 320)),
+        Column("val", "photos/val", _middle(_noisy("photos/val"), 320)),
         Column("cbsd68", "CBSD68", _noisy("bsds500/images/val", CBSD68)),
     ),
     contrast=("spt", "zeroed", "val"),

@@ -22,7 +22,9 @@ class Arm:
         name: Its word on the command line.
         title: As the paper calls it, or what kind of control it is.
         changes: Overrides of the base recipe, `a.b=v`.
-        after: The arm whose finished network runs before the priors look, or "".
+        needs: Key of the recipe -> the arm whose finished weights stand there; it is trained first,
+            on the first seed and as long. `priors.regions.after`: its network runs before a prior
+            looks; `objective.teacher`: it is learned from; `priors.damage.model`: it is the prior.
         paper: Column of the paper -> its cell, where we have read it.
         control: True where the row exists to explain away another.
         at_test: Overrides when it is measured: the same weights, told otherwise.
@@ -31,7 +33,7 @@ class Arm:
     name: str
     title: str
     changes: tuple[str, ...] = ()
-    after: str = ""
+    needs: Mapping[str, str] = field(default_factory=dict, hash=False)
     paper: Mapping[str, str] = field(default_factory=dict, hash=False)
     control: bool = False
     at_test: tuple[str, ...] = ()
@@ -72,6 +74,7 @@ class System:
         columns_of_paper: Columns of the paper's own table, in its order. Those that are columns
             here too are comparable, as far as the notes say: their cells hold the paper's figure.
         notes: Lines below the table: what is a reconstruction, what could not be run.
+        trained_first: Arms that others need and that are no rows: they restore no picture.
         prior: Overrides of every arm with adapters: what it looks at.
         longest: Times the base's steps that are trained at most.
     """
@@ -86,6 +89,12 @@ class System:
     notes: tuple[str, ...] = ()
     prior: tuple[str, ...] = ()
     longest: int = STEPS_GROW**2
+    trained_first: tuple[Arm, ...] = ()
+
+    @property
+    def runs(self) -> int:
+        """Training runs of the first table, with all seeds of its contrast."""
+        return len(self.arms) + len(self.trained_first) + 2 * (SEEDS - 1)
 
     def arm(self, name: str) -> Arm:
         """The arm of that name.
@@ -108,6 +117,11 @@ class Job:
     arm: Arm
     seed: int = 0
     times: int = 1
+
+    def needs(self, system: System) -> dict[str, Job]:
+        """Key of the recipe -> the run whose weights stand there."""
+        known = {arm.name: arm for arm in (*system.arms, *system.trained_first)}
+        return {key: Job(known[name], 0, self.times) for key, name in self.arm.needs.items()}
 
 
 def jobs(system: System, rows: Sequence[str] = ()) -> Iterator[Job]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..report import Report, summary
+from ..truth import INSIDE
 from .bench import Bench
 from .system import SEEDS, STEPS_GROW, Arm, Job, System
 
@@ -27,21 +28,22 @@ def table(bench: Bench, rows: Sequence[str] = ()) -> str:
         lines += [
             f"{longest.steps} steps of {longest.batch} crops of {longest.crop} pixels",
             "",
-            "| row | " + " | ".join(c.title for c in system.columns) + " | weights |",
-            "|---|" + "---|" * (len(system.columns) + 1),
+            _headed(
+                "row", *(c.title for c in system.columns), "parameters, ms per megapixel", "weights"
+            ),
         ]
         for arm in arms:
             found = [cells[arm.name][c.name] for c in system.columns]
             measured = next((reports for reports in found if reports), [])
             digests = [r.model["sha256"][:8] for r in measured] or ["-"]
-            mark = " (control)" if arm.control else ""
             texts = [_cell(r, bench.absent(c)) for r, c in zip(found, system.columns, strict=True)]
             texts = [
                 f"{text}; paper {arm.paper[c.title]}" if c.title in arm.paper else text
                 for text, c in zip(texts, system.columns, strict=True)
             ]
-            lines.append(f"| {arm.title}{mark} | {' | '.join(texts)} | {' '.join(digests)} |")
-        lines += ["", *_contrast(bench, cells), ""]
+            size = _size(measured[0]) if measured else "-"
+            lines.append(f"| {_named(arm)} | {' | '.join(texts)} | {size} | {' '.join(digests)} |")
+        lines += ["", *_contrast(bench, cells), "", *_apart(system, arms, cells)]
     if set(system.columns_of_paper) - {column.title for column in system.columns}:
         lines += _paper(system, arms)
     first = next((r[0] for a in arms for r in reports(bench, a, 1).values() if r), None)
@@ -83,6 +85,62 @@ def _cell(found: Sequence[Report], absent: str) -> str:
         f"{psnr['mean']:.2f} [{low:.2f}, {high:.2f}] / {ssim['mean']:.4f} / {fell} of {of} "
         f"(≤ {100 * upper:.1f} %){seeds}"
     )
+
+
+def _size(report: Report) -> str:
+    """What a row takes: its network's parameters, and a forward pass where it was measured."""
+    if "parameters" not in report.model:  # a cell from before this was kept
+        return "-"
+    millions, took = report.model["parameters"] / 1e6, report.model["ms_per_megapixel"]
+    return f"{millions:.3f} M, {took:.0f}"
+
+
+def _apart(
+    system: System, arms: Sequence[Arm], cells: Mapping[str, Mapping[str, list[Report]]]
+) -> list[str]:
+    """The scores inside the damage and outside, where pictures know of theirs."""
+    columns = [
+        c
+        for c in system.columns
+        if any("psnr_inside" in row for a in arms for r in cells[a.name][c.name] for row in r.rows)
+    ]
+    if not columns:
+        return []
+    lines = [
+        f"Inside the damage (severity above {INSIDE:g}) · outside: PSNR / SSIM, means over the "
+        "pictures that have such pixels",
+        "",
+        _headed("row", *(c.title for c in columns)),
+    ]
+    rows = {
+        arm: [[row for r in cells[arm.name][c.name] for row in r.rows] for c in columns]
+        for arm in arms
+    }
+    texts = [
+        _parts(next(filter(None, found)), "_input") for found in zip(*rows.values(), strict=True)
+    ]
+    lines.append(f"| what came in | {' | '.join(texts)} |")
+    for arm, found in rows.items():
+        lines.append(f"| {_named(arm)} | {' | '.join(map(_parts, found))} |")
+    return [*lines, ""]
+
+
+def _parts(rows: Sequence[Mapping[str, Any]], of: str = "") -> str:
+    return " · ".join(_part(rows, f"{part}{of}") for part in ("inside", "outside"))
+
+
+def _part(rows: Sequence[Mapping[str, Any]], part: str) -> str:
+    psnr, ssim = ([r[key] for r in rows if key in r] for key in (f"psnr_{part}", f"ssim_{part}"))
+    return f"{np.mean(psnr):.2f} / {np.mean(ssim):.4f}" if psnr and ssim else "-"
+
+
+def _named(arm: Arm) -> str:
+    return f"{arm.title}{' (control)' if arm.control else ''}"
+
+
+def _headed(*titles: str) -> str:
+    """The head of a table in Markdown."""
+    return f"| {' | '.join(titles)} |\n|{'---|' * len(titles)}"
 
 
 def contrast(mine: Sequence[Report], theirs: Sequence[Report], *, seed: int = 0) -> dict[str, Any]:
@@ -150,8 +208,7 @@ def _paper(system: System, arms: Sequence[Arm]) -> list[str]:
     return [
         "The paper's own table, as read (other data, other budget: not comparable with the above)",
         "",
-        "| row | " + " | ".join(system.columns_of_paper) + " |",
-        "|---|" + "---|" * len(system.columns_of_paper),
+        _headed("row", *system.columns_of_paper),
         *(
             f"| {arm.title} | "
             + " | ".join(arm.paper.get(c, "-") for c in system.columns_of_paper)
