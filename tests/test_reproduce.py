@@ -208,6 +208,8 @@ def test_a_row_that_takes_no_step_measures_the_network_as_it_is(root, tmp_path):
     weights = load_weights(bench.run_of(Job(arms[0])) / "model.safetensors").tensors
     wanted = tiny.build_model().state_dict()
     assert all(torch.equal(weights[k], wanted[k].half().float()) for k in wanted)
+    text = table(bench)
+    assert "2 steps of" in text and "8 steps of" not in text  # what takes none begins no table
 
 
 @pytest.mark.parametrize(

@@ -121,7 +121,7 @@ def described(restorer: nn.Module, card: Card, halves: Mapping[str, Tensor]) -> 
     return replace(
         card,
         scale=restorer.scale,
-        emits=cast(tuple[str, ...], restorer.emits),
+        emits=cast(tuple[str, ...], getattr(restorer, "emits", ())),
         multiple_of=restorer.multiple_of,
         support=restorer.support,
         reach=reach,

@@ -21,10 +21,12 @@ def table(bench: Bench, rows: Sequence[str] = ()) -> str:
     lines = [f"# {system.title}", ""]
     for times in (1, STEPS_GROW, STEPS_GROW**2):
         cells = {arm.name: reports(bench, arm, times) for arm in arms}
-        if times > 1 and not any(any(r.values()) for r in cells.values()):
+        schedules = {a.name: bench.recipe(Job(a, 0, times)).build_schedule() for a in arms}
+        # A row that takes no step is the same at every budget, and begins no table.
+        trained = [cells[name] for name, schedule in schedules.items() if schedule.steps]
+        if times > 1 and not any(any(r.values()) for r in trained):
             continue
-        schedules = [bench.recipe(Job(arm, 0, times)).build_schedule() for arm in arms]
-        longest = max(schedules, key=lambda schedule: schedule.steps)
+        longest = max(schedules.values(), key=lambda schedule: schedule.steps)
         lines += [
             f"{longest.steps} steps of {longest.batch} crops of {longest.crop} pixels",
             "",
