@@ -101,6 +101,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="bsds500")
     parser.add_argument("--split", choices=("train", "val"), default="val")
     parser.add_argument("--pictures", type=int, default=0, help="the first so many; 0 = all")
+    parser.add_argument("--rows", default="", help="only rows that begin so: regions,gPb")
     given = parser.parse_args()
     files = sorted((given.data / "images" / given.split).glob("*.jpg"))[: given.pictures or None]
     prior = RegionsPrior()
@@ -121,7 +122,10 @@ def main() -> None:
         }
         for stored in sorted((given.data / "ucm_labels" / given.split).glob(f"{file.stem}_t*.png")):
             said[f"gPb-UCM, {stored.stem.split('_')[1]}"] = read(stored).pixels[..., 0]
+        wanted = tuple(given.rows.split(","))
         for name, labels in said.items():
+            if not name.startswith(wanted):
+                continue
             rows.setdefault(name, []).append(counts(labels, people))
             many.setdefault(name, []).append(len(np.unique(labels)))
     cost = seconds(prior, read(files[0]).rgb())

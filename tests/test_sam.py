@@ -594,10 +594,12 @@ def test_a_recipe_names_sam_with_its_arguments(weights, tmp_path, picture):
     row = {"source": str(weights), "grid": 4, "predicted_iou": -9.0, "stability": 0.0}
     made, _ = reads_sam(tmp_path, **row, overlap=2.0, dropout=0.25)
     (tmp_path / "r.toml").write_text(made.toml())
-    source = load(tmp_path / "r.toml").build_sources()["sam"]
-    assert isinstance(source.prior, SamPrior)
-    assert (source.prior.settings.grid, source.prior.settings.overlap) == (4, 2.0)
-    assert (source.dropout, source.prior.network) == (0.25, False)
+    recipe = load(tmp_path / "r.toml")
+    source, prior = recipe.build_sources()["sam"], recipe.build_prior("sam", recipe.priors["sam"])
+    assert isinstance(prior, SamPrior)
+    assert (prior.settings.grid, prior.settings.overlap) == (4, 2.0)
+    assert (source.dropout, prior.network) == (0.25, False)
+    assert source.prior.identity == prior.identity
     rgb = picture(60, 90)
     wanted = SamPrior(weights, grid=4, predicted_iou=-9.0, stability=0.0, overlap=2.0)(rgb)
     assert len(np.unique(wanted.array)) > 1

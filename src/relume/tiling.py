@@ -127,7 +127,7 @@ class Plan:
         padded = guidance.map(self._padded)
         rows = _shares(self.tops, self.tile[0], self.overlap, self.height, s)
         columns = _shares(self.lefts, self.tile[1], self.overlap, self.width, s)
-        out = np.zeros(0, np.float32)
+        out = np.zeros((1, 0, 0, 0), np.float32)
         for done, (top, left, h, w) in enumerate(self):
             tile = _cut(_cut(rgb, top, h, axis=2), left, w, axis=3)
             restored = fn(np.ascontiguousarray(tile), padded.crop(top, left, h, w))
