@@ -150,6 +150,28 @@ def test_a_table_grows_over_several_calls_and_trains_nothing_twice(root, system,
     assert reports(again, system.arm("ours"), 1)["val"][0].rows == one.rows
 
 
+def test_budgets_make_a_curve_and_share_their_cells(root, tmp_path):
+    """A quarter of the steps, grown by four, is the very run of the whole."""
+    base = str(root / "tiny.toml")
+    column = Column("val", "val", lambda r: degraded_pairs(r / "photographs", "noise", seed=1))
+    arms = (Arm("none", "without"), Arm("wide", "wider", ("backbone.width=6",)))
+    paper = System("c", "C", base, arms, (column,), ("wide", "none", "val"))
+    short = Bench(paper, root, tmp_path, changes=["schedule.steps=1"])
+    long = Bench(paper, root, tmp_path, changes=["schedule.steps=4"])
+    for arm in arms:
+        long.do(Job(arm))
+        assert short.done(Job(arm, 0, 4)) and not short.done(Job(arm))
+    assert "by budget" not in table(short)
+    for arm in arms:
+        short.do(Job(arm))
+    text = table(short)
+    assert "wide against none on val, by budget" in text
+    assert [line.split("|")[1].strip() for line in text.splitlines() if line.endswith("| 1 |")] == [
+        "1",
+        "4",
+    ]
+
+
 def test_a_further_seed_is_measured_where_the_contrast_is_named(root, system, tmp_path):
     other = replace(system.columns[0], name="other", title="other")
     wide = replace(system, columns=(*system.columns, other))

@@ -19,6 +19,7 @@ def table(bench: Bench, rows: Sequence[str] = ()) -> str:
     system = bench.system
     arms = [system.arm(name) for name in rows] if rows else list(system.arms)
     lines = [f"# {system.title}", ""]
+    curve: dict[int, dict[str, Any]] = {}
     for times in (1, STEPS_GROW, STEPS_GROW**2):
         cells = {arm.name: reports(bench, arm, times) for arm in arms}
         schedules = {a.name: bench.recipe(Job(a, 0, times)).build_schedule() for a in arms}
@@ -45,7 +46,9 @@ def table(bench: Bench, rows: Sequence[str] = ()) -> str:
             ]
             size = _size(measured[0]) if measured else "-"
             lines.append(f"| {_named(arm)} | {' | '.join(texts)} | {size} | {' '.join(digests)} |")
+        curve[longest.steps] = _named_contrast(system, cells)
         lines += ["", *_contrast(bench, cells), "", *_apart(system, arms, cells)]
+    lines += _curve(system, curve)
     if set(system.columns_of_paper) - {column.title for column in system.columns}:
         lines += _paper(system, arms)
     first = next((r[0] for a in arms for r in reports(bench, a, 1).values() if r), None)
@@ -181,11 +184,40 @@ def contrast(mine: Sequence[Report], theirs: Sequence[Report], *, seed: int = 0)
     }
 
 
+def _named_contrast(
+    system: System, cells: Mapping[str, Mapping[str, list[Report]]]
+) -> dict[str, Any]:
+    arm, control, column = system.contrast
+    if arm not in cells or control not in cells:
+        return contrast([], [])
+    return contrast(cells[arm][column], cells[control][column])
+
+
+def _curve(system: System, curve: Mapping[int, Mapping[str, Any]]) -> list[str]:
+    """The contrast at each budget, where there are several: does it grow with training?"""
+    points = {steps: found for steps, found in curve.items() if found["ci95"] is not None}
+    if len(points) < 2:
+        return []
+    arm, control, column = system.contrast
+    return [
+        f"{arm} against {control} on {column}, by budget",
+        "",
+        "| steps | dB | seeds |",
+        "|---|---|---|",
+        *(
+            f"| {steps} | {found['mean']:+.3f} [{found['ci95'][0]:+.3f}, {found['ci95'][1]:+.3f}] "
+            f"| {found['seeds']} |"
+            for steps, found in points.items()
+        ),
+        "",
+    ]
+
+
 def _contrast(bench: Bench, cells: Mapping[str, Mapping[str, list[Report]]]) -> list[str]:
     arm, control, column = bench.system.contrast
     if arm not in cells or control not in cells:
         return []
-    found = contrast(cells[arm][column], cells[control][column])
+    found = _named_contrast(bench.system, cells)
     if found["ci95"] is None:
         (absent,) = [bench.absent(c) for c in bench.system.columns if c.name == column]
         why = "one photograph has no interval" if found["n"] else absent or "not computed yet"
