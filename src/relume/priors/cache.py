@@ -145,7 +145,8 @@ class Remembered:
         return self.prior.identity
 
     def __call__(self, rgb: np.ndarray) -> Guide:
-        key = key_of(rgb, self.prior.identity)
+        # SAM keeps its masks here too, under its own identity: an entry of another form.
+        key = key_of(rgb, {"guide": self.prior.identity})
         stored = self.cache.get(key)
         if stored is not None:
             return guide_of(stored)
