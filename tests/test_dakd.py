@@ -130,6 +130,7 @@ def test_every_arm_of_a_table_on_small_pictures(bench):
     assert len({cell.model["sha256"] for cell in cells.values()}) == 14
 
 
+@pytest.mark.slow
 def test_a_table_on_small_pictures(bench):
     rain = bench("rain")
     rows = ["base", "all", "constant"]
@@ -149,10 +150,8 @@ def test_a_table_on_small_pictures(bench):
     assert "(control)" in whole and "(control)" in apart and " · " in apart
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["raindrop", *(pytest.param(name, marks=pytest.mark.slow) for name in ("haze", "blur"))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["raindrop", "haze", "blur"])
 def test_every_task_has_masks_to_tell(bench, name):
     task = bench(name)
     task.do(Job(task.system.arm("oracle")))
