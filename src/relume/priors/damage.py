@@ -34,7 +34,6 @@ class DamagePrior:
 
     Args:
         model: A mask network: its name, its file, or an engine that runs it.
-        max_side: 0: it looks at the picture as it is. What is thin is lost in a smaller copy.
 
     Shape:
         (1, 3, H, W) float32 in [0, 1] -> maps (1, K, H, W) in [0, 1], 1 = degraded.
@@ -45,10 +44,10 @@ class DamagePrior:
     """
 
     spec: Kind = "maps"
+    max_side: int = 0  # it looks at the picture as it is: what is thin is lost in a smaller copy
 
-    def __init__(self, model: str | Path | Engine, max_side: int = 0) -> None:
+    def __init__(self, model: str | Path | Engine) -> None:
         self.engine = open_engine(model) if isinstance(model, (str, Path)) else model
-        self.max_side = max_side
         card = self.engine.card
         if not card.emits:
             raise UsageError(
@@ -67,7 +66,6 @@ class DamagePrior:
             "prior": "damage",
             "model": engine.card.digest,
             "engine": [engine.name, engine.precision],
-            "max_side": self.max_side,
         }
 
     def __call__(self, rgb: np.ndarray) -> Guide:
