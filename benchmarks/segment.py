@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 from scipy.sparse import csr_matrix
-from scipy.sparse.csgraph import maximum_bipartite_matching
+from scipy.sparse.csgraph import maximum_flow
 from scipy.spatial import cKDTree
 
 from relume.image import read, resize
@@ -58,12 +58,24 @@ def counts(labels: np.ndarray, people: list[np.ndarray]) -> np.ndarray:
         near = cKDTree(ours).sparse_distance_matrix(
             cKDTree(theirs), reach, output_type="coo_matrix"
         )
-        ones = np.ones(len(near.row), np.int8)  # a distance of 0 would be no entry
-        graph = csr_matrix((ones, (near.row, near.col)), shape=near.shape)
-        pair = maximum_bipartite_matching(graph, perm_type="column")
-        hit |= pair >= 0
-        found += int((pair >= 0).sum())
+        paired = matched(near.row, near.col, *near.shape)
+        hit |= paired
+        found += int(paired.sum())
     return np.array([hit.sum(), len(ours), found, drawn], np.float64)
+
+
+def matched(row: np.ndarray, col: np.ndarray, rows: int, cols: int) -> np.ndarray:
+    """(rows,) which rows a largest matching pairs with a column, of edges (row, col).
+
+    As a flow of ones from a source (0) through rows and columns to a sink: Dinic's algorithm takes
+    7 ms for a picture and a person where scipy's maximum_bipartite_matching took up to 34 s.
+    """
+    sink = 1 + rows + cols
+    tail = np.concatenate([np.zeros(rows, int), 1 + row, 1 + rows + np.arange(cols)])
+    head = np.concatenate([1 + np.arange(rows), 1 + rows + col, np.full(cols, sink)])
+    graph = csr_matrix((np.ones(len(tail), np.int32), (tail, head)), shape=(sink + 1, sink + 1))
+    flow = maximum_flow(graph, 0, sink, method="dinic").flow
+    return flow[0].toarray()[0, 1 : 1 + rows] > 0
 
 
 def f_measure(total: np.ndarray) -> tuple[float, float, float]:
