@@ -507,6 +507,19 @@ def test_jpeg_is_what_another_writer_of_jpeg_leaves(quality, gt):
     assert seen == ({"4:4:4"} if quality >= 90 else {"4:2:0", "4:4:4"})
 
 
+def test_resize_reads_all_that_its_taps_reach():
+    """Six taps each way: at factor 0.3 a margin of 4 + 4 / 0.3 was too small once in a while."""
+    for factor in np.linspace(0.1, 4, 60):
+        chain = parse(f"resize:factor={factor}")
+        (step,) = chain.sample(generator(0, 0), (311, 311)).steps
+        for first in range(0, 311 - 97, 13):
+            view = View(first, first, 97, 97)
+            outer = step.reads(view)
+            start, weights = step.there_and_back(0, first, 97)
+            assert outer.top <= start
+            assert start + weights.shape[1] <= outer.top + outer.height
+
+
 def test_resize_softens_the_reference_alike(gt):
     chain = parse("resize:factor=0.5+noise:sigma=0")
     done = chain.apply(gt, chain.sample(generator(0, 0), SIZE))

@@ -24,7 +24,8 @@ priors/
 restoration diagnose
 guard
 batch page doctor
-demo/ segmentation
+survey
+demo/ segmentation checkup
 cli web cluster
 """
 LAB = """
@@ -40,7 +41,7 @@ evaluate
 train
 recipe
 finished
-export validation
+export validation sureness
 runs
 reproduce/ engine
 """

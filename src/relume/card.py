@@ -20,6 +20,7 @@ from typing import Any, Literal
 from .errors import ModelError, UsageError, nearest
 
 DEFAULT = "relume-s"
+MASKS = "relume-damage"
 MODELS = Path(__file__).parent / "models"
 CARD_KEY = "relume.card"
 CARD_FORMAT = 1
@@ -60,6 +61,22 @@ class Reads:
 
 
 @dataclass(frozen=True)
+class Sureness:
+    """How sure to be of a kind of damage, fitted on photographs whose damage is known.
+
+    Args:
+        level: Severity from which something should be done about it, in (0, 1).
+        offset, mean, worst: The log-odds are offset + mean log10(m) + worst log10(w), of the
+            severity above `level` on the whole picture, m, and on its worst square, w.
+    """
+
+    level: float
+    offset: float
+    mean: float
+    worst: float
+
+
+@dataclass(frozen=True)
 class Card:
     """What a model file says of itself. JSON inside the file; `relume models show` prints it.
 
@@ -68,6 +85,7 @@ class Card:
         scale: Output pixels per input pixel, along each axis.
         emits: Names of the maps that it gives, one channel each, where it looks at a picture and
             restores none; () for a picture.
+        sureness: Of the maps, by name: what their severities say of the whole picture.
         multiple_of: What a tile's sides must be a multiple of.
         support: "local" where an output pixel depends on no input pixel further than `reach`.
         reach: That distance by structure, in input pixels.
@@ -91,6 +109,7 @@ class Card:
     name: str
     scale: int = 1
     emits: tuple[str, ...] = ()
+    sureness: Mapping[str, Sureness] = field(default_factory=dict)
     multiple_of: int = 1
     support: Literal["local", "global"] = "local"
     reach: int = 0
@@ -139,6 +158,8 @@ class Card:
             values[key] = tuple(_reads(entry) for entry in _listed(values.get(key, ())))
         for key in ("attribution", "limits", "bad_at", "emits"):
             values[key] = tuple(str(line) for line in _listed(values.get(key, ())))
+        if "sureness" in values:
+            values["sureness"] = _sureness(values["sureness"])
         card = cls(**values)
         card._judge()
         return card
@@ -170,6 +191,8 @@ class Card:
             raise ModelError("the card names one input twice")
         if len(set(self.emits)) != len(self.emits) or len(self.emits) > MAX_MAPS:
             raise ModelError("the card names one map twice, or more maps than any model gives")
+        if {*self.sureness} - {*self.emits}:
+            raise ModelError("the card is sure of a map that the model does not give")
         if any(r.kind != "tokens" for r in self.prepared):
             raise ModelError("the card prepares something else than token rows")
 
@@ -183,6 +206,22 @@ def _listed(value: object) -> Iterable[Any]:
 def _within(what: str, value: object, low: int, high: int) -> None:
     if type(value) is not int or not low <= value <= high:
         raise ModelError(f"{what} is {value!r}, not a whole number from {low} to {high}")
+
+
+def _sureness(raw: object) -> dict[str, Sureness]:
+    if not isinstance(raw, dict):
+        raise ModelError("sureness of the card is not a table")
+    try:
+        read = {str(kind): Sureness(**said) for kind, said in raw.items()}
+    except TypeError:
+        raise ModelError("the card does not say how sure it is in words we know") from None
+    for said in read.values():
+        numbers = (said.level, said.offset, said.mean, said.worst)
+        if not all(type(n) in (int, float) and abs(n) < 1e6 for n in numbers):
+            raise ModelError("how sure the card is, is no number")
+        if not 0 < said.level < 1:
+            raise ModelError(f"the card acts from a severity of {said.level!r}, outside (0, 1)")
+    return read
 
 
 _RANK = {"maps": 3, "regions": 2, "layers": 3, "tokens": 2, "vector": 1}

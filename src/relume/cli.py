@@ -14,7 +14,7 @@ import typer
 
 from .errors import MissingError, OutputError, RelumeError, UsageError, nearest
 
-MODEL = "relume-s"  # card.DEFAULT; a test keeps them equal
+MODEL, MASKS = "relume-s", "relume-damage"  # card.DEFAULT, card.MASKS; a test keeps them equal
 
 app = typer.Typer(
     name="relume",
@@ -232,8 +232,8 @@ def segment(
     """Show what is in photographs: label maps, and their regions drawn over them."""
     if prior == "sam":
         _lab("segment --prior sam")
-    from . import batch
-    from .segmentation import looking, run
+    from . import batch, survey
+    from .segmentation import looking, task
 
     many = recursive or len(inputs) > 1 or inputs[0].is_dir()
     look, settings = looking(prior, sam=sam, masks=masks, one=not many)
@@ -250,13 +250,85 @@ def segment(
                 for words in record["announced"]:
                     _warn(f"{record['input']}: {words}")
 
-        outcome = run(job, look, progress=tell)
+        outcome = survey.run(job, task(look), progress=tell)
     if json:
         names = ("segmented", "skipped", "refused")
         document = {name: outcome.count(name) for name in names}
         document |= {"ignored": outcome.ignored, "exit_code": outcome.exit_code}
         _json({**document, "settings": settings, "rows": outcome.records})
     raise typer.Exit(outcome.exit_code)
+
+
+@app.command()
+def diagnose(
+    inputs: Inputs,
+    maps: Annotated[
+        Path | None,
+        typer.Option(help="Folder for severity maps, which `restore --map` reads, and overlays."),
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page that shows where.")] = None,
+    recursive: Recursive = False,
+    model: Annotated[str, typer.Option(help="A mask network: shipped name or model file.")] = MASKS,
+    engine: EngineName = "auto",
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Say what is wrong with photographs, where, how badly, and how sure that is."""
+    from . import batch, survey
+    from .checkup import page, task
+    from .engine import open_engine
+    from .image import place
+    from .priors.damage import DamagePrior
+
+    if html is not None and html.exists():
+        raise OutputError(f"{html} is already there; remove it or choose another name.")
+    prior = DamagePrior(open_engine(_model(model), engine=engine, device=device))
+    many = recursive or len(inputs) > 1 or inputs[0].is_dir()
+    job = batch.Job(
+        inputs,
+        maps or Path(),
+        recursive=recursive,
+        overwrite=overwrite,
+        settings=prior.identity,
+    )
+    sections: list[str] = []
+    with _Bar("diagnosing", quiet or json or not many) as bar:
+
+        def tell(record: dict[str, Any], done: int, total: int) -> None:
+            bar.show(done, total)
+            if record["status"] == "refused":
+                _warn(record["message"])
+            elif not (json or quiet):
+                print(f"{_shown(record['input'])}: {_shown(_diagnosed(record))}")
+                for words in record["announced"]:
+                    _warn(f"{record['input']}: {words}")
+
+        looks = task(prior, maps=maps is not None, show=sections.append if html else None)
+        outcome = survey.run(job, looks, writes=maps is not None, progress=tell)
+    if html is not None:
+        refused = [r["message"] for r in outcome.records if r["status"] == "refused"]
+        place(page(sections, refused).encode(), html)
+    if json:
+        document = {name: outcome.count(name) for name in ("diagnosed", "skipped", "refused")}
+        document |= {"ignored": outcome.ignored, "exit_code": outcome.exit_code}
+        _json({**document, "settings": prior.identity, "rows": outcome.records})
+    elif html is not None and not quiet:
+        print(_shown(html))
+    raise typer.Exit(outcome.exit_code)
+
+
+def _diagnosed(record: dict[str, Any]) -> str:
+    """A record of `diagnose` in one line."""
+    from .checkup import sentence
+    from .diagnose import Finding
+
+    found = record["damage"]
+    if found is None:
+        return record["message"] or record["status"]
+    return sentence([Finding(**one) for one in found])
 
 
 @app.command()
@@ -428,7 +500,10 @@ def export(
     out: Annotated[Path, typer.Option("-o", "--out", help="NAME.onnx.")],
     pictures: Annotated[
         Path | None,
-        typer.Option(help="Folder of pictures on which the tiles' overlap is measured."),
+        typer.Option(
+            help="Folder of pictures, new to it, on which the tiles' overlap and how sure a mask "
+            "network may be are measured."
+        ),
     ] = None,
     backbone: Annotated[
         Path | None, typer.Option(help="Weights that an adapter file was trained beside.")
@@ -440,6 +515,8 @@ def export(
 ) -> None:
     """Make the model file that `restore` runs, and check it against the network. [lab]"""
     _lab("export")
+    from dataclasses import replace
+
     from .engine import open_engine
     from .image import read
     from .lab.degrade.folder import photographs
@@ -457,6 +534,14 @@ def export(
         ahead = open_engine(first_of(source)) if card.first else None
         rgbs = [read(file).rgb() for file, _ in list(photographs(pictures))[:4]]
         seen = [(rgb, look(rgb, card, asked, ahead)) for rgb in rgbs]
+    if pictures is not None and (emits := restorer.emits):
+        from .lab.engine import TorchEngine
+        from .lab.sureness import measure
+        from .priors.damage import DamagePrior
+
+        with _Bar("measuring", quiet or json) as bar:
+            looks = DamagePrior(TorchEngine(restorer, replace(card, emits=emits)))
+            card = replace(card, sureness=measure(looks, pictures, progress=bar.show))
     card = write_model(restorer, out, card, pictures=seen, first=first_of(source))
     if json:
         _json({"model": str(out), **_card(card)})
@@ -706,12 +791,12 @@ def _lab(command: str) -> None:
 
 
 def _model(name: str) -> str:
-    if name == MODEL:
+    if name in (MODEL, MASKS):
         from .card import names
 
-        if MODEL not in names():
+        if name not in names():
             raise MissingError(
-                f"the default model {MODEL} is not in this installation: "
+                f"the default model {name} is not in this installation: "
                 "pip install --force-reinstall relume"
             )
     return name

@@ -112,8 +112,26 @@ def heat(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, float]:
 def html(cases: Sequence[Case], *, title: str, intro: str = "", outro: str = "") -> str:
     """The page. `intro` and `outro` are plain text; blank lines part paragraphs."""
     body = "\n".join(_case(number, case) for number, case in enumerate(cases))
+    return document(body, title=title, intro=intro, outro=outro, protocol=PROTOCOL)
+
+
+def document(body: str, *, title: str, intro: str = "", outro: str = "", protocol: str = "") -> str:
+    """A page around a body of HTML; what else it is given is plain text.
+
+    Args:
+        protocol: How its figures were measured, for the last line.
+    """
+    said = f"{escape(protocol)}. " if protocol else ""
     return _PAGE.format(
-        title=escape(title), intro=_text(intro), outro=_text(outro), body=body, protocol=PROTOCOL
+        title=escape(title), intro=_text(intro), outro=_text(outro), body=body, protocol=said
+    )
+
+
+def figure(rgb: np.ndarray, caption: str, *, side: int = 480) -> str:
+    """A picture (1, 3, H, W) in [0, 1], no side longer than `side`, over its caption (text)."""
+    return (
+        f'<figure><img src="{_data(fit(rgb, side))}" alt="">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
 
 
@@ -121,7 +139,7 @@ def strip(case: Case, *, side: int = 480) -> np.ndarray:
     """The pictures of a case side by side over the crops where they differ most, (1, 3, H, W)."""
     gap = 6
     arrays = [rgb for _, rgb in case.pictures]
-    small = [_fit(rgb, side) for rgb in arrays]
+    small = [fit(rgb, side) for rgb in arrays]
     rows = [_beside(small, gap)]
     other = next(i for i in range(len(arrays)) if i != case.reference)
     for top, left in worst(arrays[case.reference], arrays[other], count=2):
@@ -143,8 +161,8 @@ def _case(number: int, case: Case) -> str:
     names = [name for name, _ in case.pictures]
     arrays = [rgb for _, rgb in case.pictures]
     reference = arrays[case.reference]
-    shown = [_data(_fit(rgb, SHOWN_SIDE)) for rgb in arrays]
-    height, width = _fit(reference, SHOWN_SIDE).shape[2:]
+    shown = [_data(fit(rgb, SHOWN_SIDE)) for rgb in arrays]
+    height, width = fit(reference, SHOWN_SIDE).shape[2:]
 
     def menu(side: str, chosen: int) -> str:
         options = "".join(
@@ -163,11 +181,7 @@ def _case(number: int, case: Case) -> str:
             continue
         figures.append(f"<li>{escape(name)}: {psnr(rgb, reference):.2f} dB</li>")
         picture, top = heat(reference, rgb)
-        maps.append(
-            f'<figure><img src="{_data(_fit(picture, 480))}" alt="">'
-            f"<figcaption>{escape(name)}, difference; white = {round(top * 255)} of 255"
-            "</figcaption></figure>"
-        )
+        maps.append(figure(picture, f"{name}, difference; white = {round(top * 255)} of 255"))
     other = next(i for i in range(len(arrays)) if i != case.reference)
     changed = case.start[1] if case.start[1] != case.reference else other
     for top, left in worst(reference, arrays[changed]):
@@ -202,7 +216,8 @@ def _levels(rgb: np.ndarray) -> np.ndarray:
     return np.rint(np.clip(rgb, 0, 1).astype(np.float64) * 255)
 
 
-def _fit(rgb: np.ndarray, side: int) -> np.ndarray:
+def fit(rgb: np.ndarray, side: int) -> np.ndarray:
+    """A picture (1, 3, H, W), made smaller by area means where a side is longer than `side`."""
     height, width = rgb.shape[2:]
     ratio = side / max(height, width)
     if ratio >= 1:
@@ -252,7 +267,7 @@ select {{ font: inherit }} summary {{ cursor: pointer }}
 </style></head><body>
 <h1>{title}</h1>{intro}
 {body}
-{outro}<p><small>{protocol}. Made by relume; this page needs no network.</small></p>
+{outro}<p><small>{protocol}Made by relume; this page needs no network.</small></p>
 <script>
 for (const box of document.querySelectorAll(".case")) {{
   const left = box.querySelector(".left"), right = box.querySelector(".right");

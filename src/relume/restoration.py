@@ -22,8 +22,13 @@ from .guidance import Guidance, Guide, area_resize
 from .image import Picture, enlarge, is_image, read, resize_map
 from .priors import Prior
 from .priors.choice import priors_of, region_places, settings_of, stand_ins
+from .priors.damage import ACTION, KINDS, UNKNOWN
 from .priors.own import OwnMasks, Told, files_digest, of_labels
 from .tiling import plan
+
+OVERLAY = ".overlay.png"
+MAP_ENDINGS = (*(f".{kind}.png" for kind in KINDS), OVERLAY)
+"""What `diagnose --maps` adds to a picture's name."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -161,9 +166,9 @@ class Masks:
         """
         weight = None
         if self.restore is not None:
-            weight = as_map(_mask_for(source, self.restore, "--map"), shape)
+            weight = _weight_of(source, self.restore, "--map", shape)
         if self.protect is not None:
-            kept = 1 - as_map(_mask_for(source, self.protect, "--protect"), shape)
+            kept = 1 - _weight_of(source, self.protect, "--protect", shape)
             weight = kept if weight is None else weight * kept
         return weight
 
@@ -373,23 +378,47 @@ def as_regions(
     return regions, []
 
 
-def _mask_for(source: Path, masks: Path, flag: str) -> Path:
-    """The mask itself, or the one in a folder that has the most of the input's path in its own."""
+def _weight_of(source: Path, masks: Path, flag: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The mask itself, or what a folder of masks holds for an input, (H, W) in [0, 1].
+
+    That is a mask with the input's name, and of several the one that has the most of its path in
+    its own; or what `diagnose --maps` wrote, where only the overlay says that nothing was found.
+    """
     if not masks.is_dir():
-        return masks
+        return as_map(masks, shape)
     for depth in range(len(source.parts)):
         wanted = Path(*source.parts[depth:])
         folder = masks / wanted.parent if not wanted.is_absolute() else None
         if folder is None or not folder.is_dir():
             continue
         if (folder / wanted.name).is_file():
-            return folder / wanted.name
+            return as_map(folder / wanted.name, shape)
         alike = sorted(p for p in folder.iterdir() if p.stem == wanted.stem and is_image(p))
         if alike:
-            return alike[0]
+            return as_map(alike[0], shape)
+        for name in (wanted.name, wanted.stem):
+            found = {kind: folder / f"{name}.{kind}.png" for kind in KINDS}
+            found = {kind: path for kind, path in found.items() if path.is_file()}
+            if found or (folder / f"{name}{OVERLAY}").is_file():
+                weight = np.zeros(shape[:2], np.float32)
+                for kind, path in found.items():
+                    np.maximum(weight, to_act(as_map(path, shape), kind), out=weight)
+                return weight
     raise PictureError(
         f"{source}: {masks} holds no mask called {source.name}; add it, or drop {flag}."
     )
+
+
+def to_act(severity: np.ndarray, kind: str) -> np.ndarray:
+    """The map for `restore` of a severity map: 1 from the action level on, 0 up to half of it.
+
+    Between them it rises evenly, so that no edge shows.
+
+    Args:
+        severity: (H, W) in [0, 1], 1 = degraded.
+        kind: Of damage.
+    """
+    return np.clip(severity / np.float32(ACTION.get(kind, UNKNOWN) / 2) - 1, 0, 1)
 
 
 def _enlarged(picture: Picture, scale: int) -> Picture:

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import errno
-import os
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import __version__, batch
-from .errors import CheckError, OutputError, PictureError, ShapeError, UsageError
+from . import __version__
+from .errors import PictureError, UsageError
 from .guidance import Guide
-from .image import Picture, decode, encode, place, read_bytes
-from .image.reader import SUFFIXES
+from .image import Picture, encode
 from .priors import PRIORS
 from .priors.own import OwnMasks
 from .priors.sam import TOGETHER, SamPrior
+from .survey import Seen, Task
 
 Look = Callable[[Path, np.ndarray], tuple[Guide, Sequence[str]]]
 """(file, (1, 3, H, W) RGB) -> regions of that size, and what has to be announced."""
 
-ENDINGS = (".regions.png", ".overlay.png")
+ENDINGS = {"regions": ".regions.png", "overlay": ".overlay.png"}
 KINDS = ("regions", "grid", "voronoi", "sam")
 
 # Ten hues at one lightness and chroma in OKLab (Ottosson 2020), every other one darker; neighbours
@@ -71,148 +67,29 @@ def looking(
     return lambda _, rgb: (kind(rgb), ()), {"prior": prior, "relume": __version__}
 
 
-def run(
-    job: batch.Job,
-    look: Look,
-    *,
-    progress: Callable[[batch.Record, int, int], None] | None = None,
-) -> batch.Outcome:
-    """Write NAME.regions.png and NAME.overlay.png for every input; one bad file stops no other.
-
-    Running it again skips what is done. Of two inputs with one name before the suffix, both keep
-    their suffix in the name.
+def task(look: Look) -> Task:
+    """What `survey.run` does with every picture: NAME.regions.png and NAME.overlay.png.
 
     Args:
-        job: inputs, out (a folder, made when there is something to write), recursive, overwrite and
-            settings are read.
-        look: What finds the regions. A PictureError, CheckError or ShapeError refuses one picture.
-        progress: Called with each record, how many are done, and of how many.
-
-    Returns:
-        Exit code and records, as `batch.run`.
-
-    Raises:
-        UsageError: No input, or `out` is a file.
-        RelumeError: Of `look`: what concerns every picture (an extra is missing).
+        look: What finds the regions.
     """
-    if (job.out.exists() or job.out.suffix.lower() in SUFFIXES) and not job.out.is_dir():
-        raise UsageError(f"{job.out}: segment writes into a folder; give one.")
-    home = job.out / ".relume"
-    planned, ignored = batch.plan(replace(job, out=home))
-    given = {Path(path) for path in job.inputs}
-    ours = [p.source.name.endswith(ENDINGS) and p.source not in given for p in planned]
-    planned = [p for p, our in zip(planned, ours, strict=True) if not our]
-    stems = [p.target and p.target.relative_to(home).parent / p.source.stem for p in planned]
-    try:
-        journal = batch.Journal(home / "journal.jsonl", job.settings)
-    except OSError as error:
-        raise OutputError(f"{job.out}: cannot be written ({error.strerror}).") from error
-    records: list[batch.Record] = []
-    code = 0
-    for one, stem in zip(planned, stems, strict=True):
-        started = time.perf_counter()
-        record = _record(one.source)
-        try:
-            if one.skipped:
-                record |= {"status": "skipped", "message": one.skipped}
-            elif stem is None:
-                raise PictureError(f"{one.source}: {one.refusal}.")
-            else:
-                name = stem if stems.count(stem) == 1 else stem.parent / one.source.name
-                _segment(job, journal, look, one.source, job.out / name, record)
-        except (PictureError, CheckError, ShapeError, OutputError) as error:
-            cause = getattr(error.__cause__, "errno", errno.EEXIST)
-            unwritable = isinstance(error, OutputError) and cause != errno.EEXIST
-            code = 3 if unwritable else max(code, 1)
-            words = " ".join(str(error).split())
-            record["message"] = words if str(one.source) in words else f"{one.source}: {words}"
-        except MemoryError:
-            code = max(code, 1)
-            record["message"] = f"{one.source}: there is not enough memory for it."
-        record["seconds"] = round(time.perf_counter() - started, 3)
-        records.append(record)
-        if progress:
-            progress(record, len(records), len(planned))
-    return batch.Outcome(code, records, ignored + sum(ours))
 
+    def see(source: Path, picture: Picture) -> Seen:
+        rgb = picture.rgb()
+        guide, announced = look(source, rgb)
+        labels = np.asarray(guide.regions)[0]
+        if labels.max() > 65535:
+            raise PictureError(f"{source}: {labels.max()} regions are more than 16 bits can count.")
+        drawn = {
+            ENDINGS["regions"]: encode(
+                Picture(labels.astype(np.uint16)[..., None], bits=16), "png"
+            ),
+            ENDINGS["overlay"]: encode(Picture.from_rgb(overlay(rgb, labels)), "png"),
+        }
+        return Seen({"count": len(np.unique(labels[labels > 0]))}, drawn, announced)
 
-def _record(source: Path) -> batch.Record:
-    return {
-        "input": str(source),
-        "regions": None,
-        "overlay": None,
-        "status": "refused",
-        "message": None,
-        "announced": [],
-        "count": None,
-        "pixels": None,
-        "seconds": 0.0,
-    }
-
-
-def _segment(
-    job: batch.Job,
-    journal: batch.Journal,
-    look: Look,
-    source: Path,
-    name: Path,
-    record: batch.Record,
-) -> None:
-    data = read_bytes(source)
-    key = journal.key(data)
-    targets = [name.with_name(name.name + ending) for ending in ENDINGS]
-    paths = dict(zip(("regions", "overlay"), map(str, targets), strict=True))
-    done = [journal.finished(key, target) for target in targets]
-    if done[0] and done[1]:
-        kept = {field: done[0].get(field) for field in ("announced", "pixels")}
-        record |= {"status": "skipped", "message": "already done", **kept, **paths}
-        return
-    picture = decode(data, str(source))
-    rgb = picture.rgb()
-    guide, announced = look(source, rgb)
-    labels = np.asarray(guide.regions)[0]
-    if labels.max() > 65535:
-        raise PictureError(f"{source}: {labels.max()} regions are more than 16 bits can count.")
-    notes = [*announced]
-    if picture.frames > 1:
-        notes.insert(0, f"only the first of {picture.frames} pictures in the file was looked at")
-    record |= {
-        "announced": notes,
-        "pixels": labels.size,
-        "count": len(np.unique(labels[labels > 0])),
-    }
-    drawn = [
-        encode(Picture(labels.astype(np.uint16)[..., None], bits=16), "png"),
-        encode(Picture.from_rgb(overlay(rgb, labels)), "png"),
-    ]
-    for target, written in zip(targets, drawn, strict=True):
-        _check_free(job, journal, target, written)
-    _make(job.out / ".relume")
-    _make(name.parent)
-    for target, written in zip(targets, drawn, strict=True):
-        place(written, target, replace=os.path.lexists(target))
-        journal.add(key, target, written, record)
-    record |= {"status": "segmented", **paths}
-
-
-def _check_free(job: batch.Job, journal: batch.Journal, target: Path, written: bytes) -> None:
-    """What lies there may be what a stopped run left of this very work; else it has to be ours.
-
-    Raises:
-        PictureError: It is something else.
-    """
-    if not os.path.lexists(target) or (job.overwrite and journal.is_ours(target)):
-        return
-    if target.is_symlink() or not target.is_file() or target.read_bytes() != written:
-        mend = "--overwrite replaces it" if journal.is_ours(target) else "it is not ours"
-        raise PictureError(f"{target}: there already, from something else; {mend}.")
-
-
-def _make(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot be made ({error.strerror}).") from error
+    ends = tuple(ENDINGS.values())
+    return Task(see, "segmented", {"count": None}, lambda name: name.endswith(ends), ENDINGS)
 
 
 # The overlay.

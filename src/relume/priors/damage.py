@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,24 @@ KINDS = (
     "fade",
 )
 """The maps, in the order in which a mask network of ours emits them."""
+
+
+ACTION: Mapping[str, float] = {
+    "noise": 0.16,  # sigma 8
+    "compression": 0.4,  # quality 64
+    "blur": 0.25,  # 8 pixels of motion
+    "rain": 0.25,
+    "raindrop": 0.4,
+    "haze": 0.2,
+    "lowlight": 0.35,
+    "scratch": 0.3,
+    "dust": 0.3,
+    "fade": 0.25,
+}
+"""Severity from which something should be done about it, of each kind."""
+
+UNKNOWN = 0.25
+"""The same of a kind that is none of ours."""
 
 
 class DamagePrior:

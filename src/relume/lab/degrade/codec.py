@@ -118,7 +118,8 @@ class Resize(Damage):
         return start, (second @ out).astype(np.float32)
 
     def reads(self, view: View) -> View:
-        margin = math.ceil(4 + 4 / min(self.factor, 1))
+        # Six taps of the way back, at most three on a side, and as many there, with their rounding.
+        margin = math.ceil(6 + 6 / min(self.factor, 1))
         return view.grown(margin).within(self.size)
 
     def apply(self, x: Array, view: View) -> Array:
