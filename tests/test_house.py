@@ -30,7 +30,7 @@ cli web cluster
 """
 LAB = """
 regions blocks memory segmentations sam_decoder pairs
-degrade/ losses/ metrics adapters/ backbones/ encoders/ folds photographs sam truth
+degrade/ losses/ metrics localisation adapters/ backbones/ encoders/ folds photographs sam truth
 controls datasets report
 sources
 data
