@@ -11,7 +11,7 @@ from relume import survey
 from relume.batch import Job
 from relume.card import MASKS, Card, Sureness, names
 from relume.checkup import PICTURED, page, task
-from relume.diagnose import Evidence, Finding, diagnose, judged, overlay, place
+from relume.diagnosis import Evidence, Finding, diagnose, judged, overlay, place
 from relume.errors import ModelError
 from relume.guidance import Guide
 from relume.image import Picture, read, write

@@ -21,7 +21,7 @@ sandbox
 card image/ guidance
 engine tiling
 priors/
-restoration diagnose
+restoration diagnosis
 guard
 batch page doctor
 survey

@@ -14,6 +14,8 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from .card import Card as Card
     from .card import find as find
+    from .diagnosis import Diagnosis as Diagnosis
+    from .diagnosis import diagnose as diagnose
     from .engine import open_engine as open_engine
     from .errors import RelumeError as RelumeError
     from .guidance import Guidance as Guidance
@@ -26,11 +28,13 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Card": "card",
+    "Diagnosis": "diagnosis",
     "Guidance": "guidance",
     "Guide": "guidance",
     "Picture": "image",
     "RelumeError": "errors",
     "Restored": "restoration",
+    "diagnose": "diagnosis",
     "find": "card",
     "open_engine": "engine",
     "read": "image",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .diagnose import INKS, Diagnosis, Finding, diagnose, overlay
+from .diagnosis import INKS, Diagnosis, Finding, diagnose, overlay
 from .image import Picture, encode
 from .image.drawing import caption
 from .page import document, figure, fit

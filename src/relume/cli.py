@@ -323,7 +323,7 @@ def diagnose(
 def _diagnosed(record: dict[str, Any]) -> str:
     """A record of `diagnose` in one line."""
     from .checkup import sentence
-    from .diagnose import Finding
+    from .diagnosis import Finding
 
     found = record["damage"]
     if found is None:

@@ -101,6 +101,9 @@ def card_of(recipe: Mapping[str, Any], first: str | None = None) -> Card:
 def begin_with(model: Restorer, path: Path) -> None:
     """The finished weights of another run of the same network.
 
+    Adapters that it had none of begin as they are drawn, changing nothing: what a network is told
+    in addition is learnt from where it stood.
+
     Raises:
         UsageError: They are not there.
         ModelError: They cannot be read, or are another network's.
@@ -111,9 +114,14 @@ def begin_with(model: Restorer, path: Path) -> None:
             """begin from nothing with --set 'start=""'."""
         )
     # What is measured after training, buffers, may be missing: it is measured anew.
-    measured = dict(model.named_buffers())
+    kept = dict(model.named_buffers())
+    tensors = load(path).tensors
+    for site, adapter in model.adapters.items():
+        own = f"adapters.{site}."
+        if not any(name.startswith(own) for name in tensors):
+            kept |= {own + name: tensor for name, tensor in adapter.state_dict().items()}
     try:
-        model.load_state_dict(measured | load(path).tensors)
+        model.load_state_dict(kept | tensors)
     except RuntimeError as error:
         first = " ".join(str(error).split())[:200]
         raise ModelError(f"{path} does not fit the recipe's network: {first}") from None

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..card import Sureness
-from ..diagnose import Evidence
+from ..diagnosis import Evidence
 from ..errors import UsageError
 from ..priors.damage import ACTION, UNKNOWN, DamagePrior
 from .data import Damage

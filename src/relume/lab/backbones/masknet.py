@@ -107,7 +107,9 @@ class MaskNet(nn.Module):
         height, width = x.shape[-2:]
         # Centred: a logit near 0 at the start, whatever the picture's brightness.
         # As tiles are padded, and so that the trunk has no folded samples to repeat.
-        x = F.pad(x, (0, -width % self.multiple_of, 0, -height % self.multiple_of), mode="replicate")
+        x = F.pad(
+            x, (0, -width % self.multiple_of, 0, -height % self.multiple_of), mode="replicate"
+        )
         seen = torch.cat([x - 0.5, residuals(x)], 1)
         found = self.trunk(F.pixel_unshuffle(seen, self.fold), taps, adapt)
         maps = F.pixel_shuffle(found.image, self.fold)[..., :height, :width]
