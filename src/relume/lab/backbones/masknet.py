@@ -11,7 +11,6 @@ from ...errors import RecipeError
 from .nafnet import NAFNet
 from .sites import Adapt, Output, Site, check_input
 
-
 RESIDUALS = 3
 
 
