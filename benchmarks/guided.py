@@ -43,7 +43,7 @@ def main() -> None:
 
     found = find(given.model)
     engine = open_engine(found, "onnx")
-    card, asked = found.card, priors_of(found.card, "auto")
+    card, asked = found.card, priors_of(found.card, "auto", masks=engine.masks)
     measured = []
     for path in given.photographs:
         picture = read(path)

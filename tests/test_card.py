@@ -80,6 +80,8 @@ def test_a_card_survives_its_own_json():
         {"reads": [{"kind": "vector"}]},
         {"reads": ["rain"]},
         {"first": 3},
+        {"masks": 3},
+        {"masks_name": "../masks"},
     ],
 )
 def test_a_card_that_lies_is_refused(change):

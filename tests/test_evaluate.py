@@ -401,6 +401,7 @@ class Subtracts:
     """An engine that takes the noise level that it is told off the picture."""
 
     name, device, precision, notes, first = "subtracts", "cpu", "float32", [], None
+    masks = None
     card = Card("subtracts", reads=(Reads("noise.sigma", "vector", 1, (1,)),))
 
     def prepare(self, view, guidance):

@@ -1,21 +1,28 @@
 """Where a picture is damaged: what is true, the network that says so, the prior it becomes."""
 
+import json
+import shutil
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
+from test_reproduce import Beside
 
+from relume import card as cards
 from relume import restore
 from relume.card import survey
 from relume.engine import open_engine
 from relume.errors import RecipeError, UsageError
 from relume.guidance import Guidance, Guide
-from relume.image import Picture, write
+from relume.image import Picture, read, write
+from relume.lab import weights
 from relume.lab.data import DAMAGE, Batch, Damage, Damaged
 from relume.lab.degrade import DEGRADATIONS, parse
-from relume.lab.export import export
+from relume.lab.export import export, with_card
 from relume.lab.finished import opened
 from relume.lab.objectives.masks import Masks
 from relume.lab.photographs import load_photographs
@@ -23,6 +30,7 @@ from relume.lab.recipe import load
 from relume.lab.runs import run_recipe
 from relume.lab.sources import Source
 from relume.lab.truth import DONE_BY, coverage, severities, visible
+from relume.priors.choice import priors_of, settings_of
 from relume.priors.damage import KINDS, DamagePrior
 
 RECIPE = """
@@ -55,11 +63,45 @@ save_every = 3
 """
 
 
+# A restorer that such a network tells where to look; its weights are drawn, not trained.
+TOLD = """
+name = "tiny-told"
+start = "start.safetensors"
+[data]
+photographs = "photographs"
+[data.damage]
+"noise:sigma=25" = 1.0
+[backbone]
+kind = "nafnet"
+width = 4
+enc_blocks = [1]
+middle_blocks = 1
+dec_blocks = [1]
+attention = "none"
+[[adapters]]
+kind = "maps"
+at = ["intro"]
+reads = "damage"
+maps = 2
+[priors.damage]
+model = "masks/model.safetensors"
+[priors.damage.folds.0]
+model = "without the first half.safetensors"
+[priors.damage.folds.1]
+model = "without the second half.safetensors"
+[objective]
+kind = "restoration"
+[schedule]
+steps = 0
+"""
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("data")
     (folder / "photographs").mkdir()
     (folder / "masks.toml").write_text(RECIPE)
+    (folder / "told.toml").write_text(TOLD)
     rng = np.random.default_rng(0)
     for name in ("a", "b"):
         rgb = np.kron(rng.random((1, 3, 8, 8), np.float32), np.ones((14, 14), np.float32))
@@ -68,12 +110,35 @@ def root(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def model(root, tmp_path_factory) -> Path:
-    """A mask network, trained for three steps and exported."""
-    folder = tmp_path_factory.mktemp("run")
-    network, card = opened(run_recipe(load(root / "masks.toml"), folder / "run", root=root))
-    export(network, folder / "masks.onnx", card)
-    return folder / "masks.onnx"
+def told(root, tmp_path_factory) -> Path:
+    """The run of a restorer behind a mask network, trained for three steps, whose own is gone."""
+    folder = tmp_path_factory.mktemp("told")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("relume.lab.runs.Loader", Beside)
+        patch.chdir(folder)
+        run_recipe(load(root / "masks.toml"), folder / "masks", root=root)
+        tensors = load(root / "told.toml").build_model().state_dict()
+        rng = torch.Generator().manual_seed(1)
+        drawn = {k: v + 0.2 * torch.randn(v.shape, generator=rng) for k, v in tensors.items()}
+        weights.save(folder / "start.safetensors", drawn, recipe={})
+        run_recipe(load(root / "told.toml"), folder / "run", root=root)
+    shutil.rmtree(folder / "masks")
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def guided(told, tmp_path_factory) -> Path:
+    """The restorer's model file, with that of the mask network beside it."""
+    path = tmp_path_factory.mktemp("model") / "guided.onnx"
+    network, card = opened(told)
+    export(network, path, card, source=told)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(guided) -> Path:
+    """The mask network's model file."""
+    return guided.with_suffix(".damage.onnx")
 
 
 # What is true
@@ -252,3 +317,167 @@ def test_neither_is_taken_for_the_other(model):
         restore(large()[..., :32, :32], model)
     with pytest.raises(UsageError, match="says nothing of damage"):
         DamagePrior("identity")
+
+
+# A restorer that it tells
+
+
+@pytest.fixture
+def photograph(tmp_path, photo) -> Path:
+    (tmp_path / "gt").mkdir()
+    for name in ("a", "b"):
+        photo = photo[..., ::-1].copy()
+        write(Picture.from_rgb(photo), tmp_path / "gt" / f"{name}.png")
+    return tmp_path / "gt/a.png"
+
+
+def answer(path: Path, rgb: np.ndarray, maps: np.ndarray) -> np.ndarray:
+    """What the lab's network makes of a whole picture and such maps, in [0, 1]."""
+    network, _ = opened(path.with_suffix(".safetensors"))
+    known = Guidance(damage=Guide(maps=torch.from_numpy(maps)))
+    with torch.inference_mode():
+        return network.eval()(torch.from_numpy(rgb), known).clamp(0, 1).numpy()
+
+
+def test_the_mask_network_travels_with_the_restorer(told, guided):
+    masks = survey(told / "model.damage.safetensors").card
+    for path in (told / "model.safetensors", guided, guided.with_suffix(".safetensors")):
+        card = survey(path).card
+        assert (card.masks, card.masks_name, card.first) == (masks.digest, "", None)
+        assert card.beside == {"damage": masks.digest}
+    for path in (guided.with_suffix(f".damage.{kind}") for kind in ("onnx", "safetensors")):
+        assert survey(path).card.digest == masks.digest
+    # Its own model, not those of the folds, which are not even there.
+    assert load(told / "recipe.toml").masks == "masks/model.safetensors"
+
+
+def test_restore_opens_the_mask_network_by_itself(relume, guided, model, told, photograph):
+    words = ("restore", photograph, "--model", guided, "--engine", "onnx")
+    done = {}
+    for prior in ("auto", "damage", "none"):
+        code, out, err = relume(*words, "-o", prior, "--prior", prior, "--json")
+        assert (code, err) == (0, "")
+        (row,) = json.loads(out)["rows"]
+        assert (row["prior"], row["announced"]) == ("none" if prior == "none" else "damage", [])
+        done[prior] = read(f"{prior}/a.png")
+    rgb, maps = read(photograph).rgb(), DamagePrior(model)(read(photograph).rgb()).maps
+    step = 1e-5 + 0.5 / 255
+    assert np.abs(done["auto"].rgb() - answer(guided, rgb, maps)).max() <= step
+    assert np.abs(done["none"].rgb() - answer(guided, rgb, maps * 0)).max() <= step
+    assert np.array_equal(done["auto"].pixels, done["damage"].pixels)
+    assert not np.array_equal(done["auto"].pixels, done["none"].pixels)
+
+    # The run's own weights, by torch, and the mask network as one's own prior.
+    engine = open_engine(told / "model.safetensors")
+    assert engine.masks is not None and engine.masks().name == engine.name == "torch"
+    assert engine.masks() is engine.masks()
+    for result in (
+        restore(photograph, engine),
+        restore(photograph, guided, prior={"damage": DamagePrior(model)}),
+    ):
+        assert np.abs(result.picture.rgb() - done["auto"].rgb()).max() <= 1 / 255
+        assert (result.prior, result.announced) == ("damage", ())
+
+    code, out, _ = relume(*words, "-o", "dry", "--dry-run", "--json")
+    assert code == 0 and json.loads(out)["eta_s"] >= 0
+
+
+def test_the_settings_name_the_mask_network(guided, model):
+    engine = open_engine(guided, "onnx")
+    said = settings_of(priors_of(engine.card, "auto", masks=engine.masks))
+    assert said["priors"]["damage"]["model"] == survey(model).card.digest
+    assert said["priors"]["damage"]["engine"] == ["onnx", "float32"]
+    with pytest.raises(UsageError, match="no mask network goes with it"):
+        priors_of(replace(engine.card, masks=None), "auto")
+
+
+def test_without_its_mask_network_it_restores_untold_or_not_at_all(
+    relume, guided, photograph, tmp_path
+):
+    shutil.copy(guided, tmp_path / "alone.onnx")
+    words = ("restore", photograph, "--model", "alone.onnx", "--engine", "onnx", "-o")
+
+    def refused(code: int, hint: str) -> None:
+        for more in ((), ("--prior", "damage")):
+            got, _, err = relume(*words, "out", *more)
+            assert got == code and err.startswith("relume: ") and err.count("\n") == 1, err
+            assert hint in err
+        evaluated = ("evaluate", "alone.onnx", "--gt", "gt", "--degrade", "noise")
+        assert relume(*evaluated, "--engine", "onnx")[0] == code
+
+    refused(4, "needs alone.damage.onnx beside it")
+    shutil.copy(guided, tmp_path / "alone.damage.onnx")
+    refused(4, "belongs to another model")
+    assert relume(*words, "out", "--prior", "none")[0] == 0
+    evaluated = ("evaluate", "alone.onnx", "--gt", "gt", "--degrade", "noise", "--prior", "none")
+    assert relume(*evaluated, "--engine", "onnx")[0] == 0
+
+
+def test_a_shipped_mask_network_is_found_by_its_name(
+    relume, guided, model, root, photograph, tmp_path, monkeypatch
+):
+    shipped = tmp_path / "shipped"
+    shipped.mkdir()
+    monkeypatch.setattr(cards, "MODELS", shipped)
+    for kind in (".onnx", ".safetensors"):
+        for path, name in ((model, "masks"), (model, "told.damage"), (guided, "told")):
+            shutil.copy(path.with_suffix(kind), shipped / f"{name}{kind}")
+    shutil.copy(model, shipped / "told.first.onnx")
+    assert cards.names() == ["masks", "told", "identity", "invert"]
+    code, out, _ = relume("models")
+    assert code == 0 and "says where there is noise, scratch" in out and "reads damage" in out
+    assert "mask network" in relume("models", "show", "masks")[1]
+    assert relume("restore", photograph, "-o", "no", "--model", "masks")[0] == 2
+    assert relume("evaluate", "masks", "--gt", "gt", "--degrade", "noise")[0] == 2
+    (shipped / "told.damage.onnx").unlink()
+    assert relume("doctor")[0] == 5  # it says that `told` lacks it
+
+    # A recipe that names it: nothing is copied.
+    monkeypatch.chdir(root)
+    tensors = load(root / "told.toml").build_model().state_dict()
+    weights.save(root / "start.safetensors", tensors, recipe={})
+    run_recipe(load("told.toml", ["priors.damage.model=masks"]), tmp_path / "run", root=root)
+    assert not list((tmp_path / "run").glob("*.damage.*"))
+    card = survey(tmp_path / "run/model.safetensors").card
+    assert (card.masks, card.masks_name) == (survey(model).card.digest, "masks")
+    assert card.beside == {}
+
+    # A model that names it.
+    monkeypatch.chdir(tmp_path)
+    with_card(shipped / "told.onnx", replace(survey(guided).card, masks_name="masks"))
+    words = ("restore", photograph, "--model", "told", "--engine", "onnx", "--json", "-o")
+    code, out, _ = relume(*words, "out")
+    assert code == 0 and json.loads(out)["rows"][0]["prior"] == "damage"
+    assert open_engine("told", "torch").masks().name == "torch"
+    beside = read("out/a.png").pixels
+    assert np.array_equal(beside, restore(photograph, open_engine(guided, "onnx")).picture.pixels)
+    shutil.copy(guided, shipped / "masks.onnx")
+    code, _, err = relume(*words, "other")
+    assert code == 4 and "was trained beside tensors" in err and err.count("\n") == 1
+    (shipped / "masks.onnx").unlink()
+    code, _, err = relume(*words, "other")
+    assert code == 5 and "pip install --upgrade relume" in err and err.count("\n") == 1
+    assert relume(*words, "other", "--prior", "none")[0] == 0
+
+
+@pytest.mark.parametrize("shipped", [False, True])
+def test_an_adapter_says_who_tells_it(shipped, model, root, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    network = load(root / "told.toml").build_model()
+    weights.save(tmp_path / "start.safetensors", network.state_dict(), recipe={})
+    save_file(network.backbone.state_dict(), tmp_path / "backbone.safetensors")
+    changes = [
+        "backbone.frozen=true",
+        f"backbone.weights={tmp_path / 'backbone.safetensors'}",
+        f"priors.damage.model={'masks' if shipped else model}",
+    ]
+    if shipped:
+        monkeypatch.setattr(cards, "MODELS", tmp_path / "shipped")
+        shutil.copytree(model.parent, tmp_path / "shipped")
+        for path in (tmp_path / "shipped").glob("guided.damage.*"):
+            path.rename(path.with_name(f"masks{path.suffix}"))
+    run_recipe(load(root / "told.toml", changes), tmp_path / "run", root=root)
+    _, card = opened(tmp_path / "run/adapter.safetensors", tmp_path / "backbone.safetensors")
+    assert card.masks == survey(model).card.digest
+    assert card.masks_name == ("masks" if shipped else "")
+    assert (tmp_path / "run/adapter.damage.safetensors").is_file() != shipped

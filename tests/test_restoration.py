@@ -1,5 +1,6 @@
 """Restoration: what happens around the model, shown with engines that need none."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -11,6 +12,7 @@ from relume.errors import CheckError, MissingError, PictureError, ShapeError, Us
 from relume.guidance import Guidance, Guide
 from relume.image import Picture, enlarge, write
 from relume.priors.choice import priors_of, region_places, settings_of, stand_ins
+from relume.priors.damage import DamagePrior
 from relume.priors.own import OwnMasks, Told
 from relume.priors.sam import SamPrior
 from relume.restoration import as_map, as_picture, as_regions, restore, view_of
@@ -25,6 +27,7 @@ class Spy:
     device: str = "cpu"
     precision: str = "float32"
     first: Engine | None = None
+    masks: Callable[[], Engine] | None = None
     notes: list[str] = field(default_factory=list)
     views: list[np.ndarray] = field(default_factory=list)
     tiles: list[tuple[np.ndarray, Guidance]] = field(default_factory=list)
@@ -246,7 +249,7 @@ def test_who_only_says_what_was_given_needs_no_model_before_it(photo):
     seen = []
 
     class Looks:
-        spec, max_side, identity = "regions", 8, {"prior": "regions"}
+        spec, max_side, identity = "regions", 0, {"prior": "regions"}  # at the picture as it is
 
         def __call__(self, rgb):
             seen.append(rgb)
@@ -288,6 +291,16 @@ def test_nothing_is_announced_where_nothing_stands_in():
     line = "regions stands in the place of sam, which spy was trained with"
     assert stand_ins(replace(card, recipe=recipe), priors_of(card, "auto")) == [line]
     assert stand_ins(replace(card, recipe={"priors": 1}), priors_of(card, "auto")) == []
+
+
+def test_another_mask_network_than_the_trained_one_is_announced():
+    card = Card("told", reads=(Reads("damage", "maps", 1, (1, 0, 0)),), masks="1" * 64)
+    trained = DamagePrior(Spy(Card("masks", emits=("noise",), digest="1" * 64)))
+    other = DamagePrior(Spy(Card("other", emits=("noise",), digest="2" * 64)))
+    assert stand_ins(card, {"damage": trained}) == []
+    (line,) = stand_ins(card, {"damage": other})
+    assert line == "other stands in the place of the mask network that told was trained with"
+    assert stand_ins(replace(card, masks=None), {"damage": other}) == []  # nobody knows which
 
 
 def test_a_model_that_must_be_told_the_noise_level_says_so(photo):

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from .errors import ModelError, UsageError, nearest
+from .errors import MissingError, ModelError, UsageError, nearest
 
 DEFAULT = "relume-s"
 MASKS = "relume-damage"
@@ -32,6 +32,9 @@ MAX_NODES = 50_000
 MAX_DEPTH = 4
 MAX_RANK = 8
 MAX_MAPS = 64  # that one model emits; each costs four bytes a pixel
+
+BESIDE = {"first": "first", "damage": "masks"}
+"""Models that may lie beside another: WORD of NAME.WORD.onnx -> the field of its card."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,9 @@ class Card:
         parameters: How many numbers were trained.
         first: Digest of the tensors of NAME.first.onnx, beside the file: the model that runs before
             the priors look, which see its output; or None.
+        masks: Digest of the tensors of the mask network that says `damage`: of NAME.damage.onnx,
+            beside the file, or of the shipped model `masks_name`; or None.
+        masks_name: By which that one is found; "" where it lies beside the file.
     """
 
     name: str
@@ -129,6 +135,16 @@ class Card:
     bad_at: tuple[str, ...] = ()
     parameters: int = 0
     first: str | None = None
+    masks: str | None = None
+    masks_name: str = ""
+
+    @property
+    def beside(self) -> dict[str, str]:
+        """The models that lie beside its file: a word of BESIDE -> digest of the tensors."""
+        named = {word: getattr(self, key) for word, key in BESIDE.items()}
+        if self.masks_name:
+            del named["damage"]
+        return {word: digest for word, digest in named.items() if digest is not None}
 
     def to_json(self) -> str:
         card = {"format": CARD_FORMAT, **asdict(self)}
@@ -181,8 +197,11 @@ class Card:
         for key in ("preparer", "digest", "data", "licence", "date"):
             if not isinstance(getattr(self, key), str):
                 raise ModelError(f"{key} of the card is not text")
-        if not isinstance(self.first, str | None):
-            raise ModelError("first of the card is not a digest")
+        for key in BESIDE.values():
+            if not isinstance(getattr(self, key), str | None):
+                raise ModelError(f"{key} of the card is not a digest")
+        if not re.fullmatch(r"[\w.-]{0,64}", str(self.masks_name)):
+            raise ModelError("masks_name of the card is not a plain word")
         for key in ("recipe", "figures"):
             if not isinstance(getattr(self, key), dict):
                 raise ModelError(f"{key} of the card is not a table")
@@ -292,8 +311,13 @@ def shipped() -> list[ModelFile]:
 
 
 def _shipped_paths() -> list[Path]:
-    beside = (".prepare.onnx", ".first.onnx")
+    beside = (".prepare.onnx", *(f".{word}.onnx" for word in BESIDE))
     return sorted(p for p in MODELS.glob("*.onnx") if not p.name.endswith(beside))
+
+
+def is_shipped(word: str) -> bool:
+    """Whether a model in the package has that name."""
+    return word in {path.stem for path in _shipped_paths()}
 
 
 def find(model: str | Path) -> ModelFile:
@@ -309,8 +333,8 @@ def find(model: str | Path) -> ModelFile:
     word = str(model)
     if word in BUILT_IN:
         return BUILT_IN[word]
-    if (path := MODELS / f"{word}.onnx") in _shipped_paths():
-        return survey(path)
+    if is_shipped(word):
+        return survey(MODELS / f"{word}.onnx")
     path = Path(model)
     if path.is_file():
         return survey(path)
@@ -368,14 +392,47 @@ def survey_first(model: ModelFile) -> ModelFile | None:
     return _beside(model.path, f".first{model.path.suffix}", model.card.first)
 
 
-def _beside(path: Path, suffix: str, digest: str) -> ModelFile:
+def survey_masks(model: ModelFile) -> ModelFile | None:
+    """The mask network that tells a model where a picture is damaged; None where it names none.
+
+    Raises:
+        ModelError: It is not beside the model, was refused, or is another than the card names.
+        MissingError: It ships with relume, and not in this installation.
+    """
+    card, name = model.card, model.card.masks_name
+    if card.masks is None or model.path is None:
+        return None
+    if not name:
+        return _beside(model.path, f".damage{model.path.suffix}", card.masks, UNTOLD)
+    if not is_shipped(name):
+        raise MissingError(
+            f"{card.name} is told where a picture is damaged by {name}, which is not in this "
+            f"installation: pip install --upgrade relume.{UNTOLD}"
+        )
+    found = find(name)
+    if found.card.digest != card.masks:
+        raise ModelError(
+            f"{name} was refused: {card.name} was trained beside tensors {card.masks[:8]}, this "
+            f"installation has {found.card.digest[:8]}.{UNTOLD}"
+        )
+    return found
+
+
+UNTOLD = " It runs untold with --prior none."
+
+
+def _beside(path: Path, suffix: str, digest: str, otherwise: str = "") -> ModelFile:
     """The file that goes with a model: NAME with that suffix, and those tensors."""
     wanted = path.with_suffix(suffix)
     if not wanted.is_file():
-        raise ModelError(f"{path} needs {wanted.name} beside it. Copy both files together.")
+        raise ModelError(
+            f"{path} needs {wanted.name} beside it. Copy both files together.{otherwise}"
+        )
     found = survey(wanted)
     if found.card.digest != digest:
-        raise ModelError(f"{wanted} was refused: it belongs to another model than {path}.")
+        raise ModelError(
+            f"{wanted} was refused: it belongs to another model than {path}.{otherwise}"
+        )
     return found
 
 

@@ -105,7 +105,7 @@ def restore(
         _lab("restore --sam")
     from . import batch
     from .card import find
-    from .engine import open_engine
+    from .engine import masks_of, open_engine
     from .priors.choice import priors_of, region_places, settings_of
     from .priors.own import OwnMasks
     from .restoration import Masks, for_files, tile_side
@@ -114,7 +114,14 @@ def restore(
     masks, side = Masks(map, protect), tile_side(tile)
     own = OwnMasks(regions, one=not many) if regions is not None else None
     found = find(_model(model))
-    asked = priors_of(found.card, prior, sam=sam, network=not dry_run, device=device)
+    asked = priors_of(
+        found.card,
+        prior,
+        sam=sam,
+        network=not dry_run,
+        device=device,
+        masks=masks_of(found, engine, device),
+    )
     places = region_places(found.card, asked) if own else []
     told = settings_of(asked, own, places)
     runner = open_engine(found, engine=engine, device=device)
@@ -157,7 +164,7 @@ def restore(
     counts = {status: outcome.count(status) for status in ("restored", "skipped", "refused")}
     document = {**counts, "failed": counts["refused"], "ignored": outcome.ignored}
     if dry_run:
-        document |= _estimate(outcome.records, runner)
+        document |= _estimate(outcome.records, runner, asked)
     if json:
         _json({**document, "exit_code": outcome.exit_code, "rows": outcome.records})
     elif not quiet and (many or dry_run):
@@ -358,8 +365,13 @@ def models(
             card = model.card
             reads = ", ".join(reads.prior for reads in card.reads) or "nothing"
             size = f"{card.parameters / 1e6:.1f} M parameters" if card.parameters else card.data
-            print(f"{card.name:<16} x{card.scale}  {size:<20}  reads {reads}")
+            does = f"x{card.scale}"
+            if card.emits:
+                does, reads = "--", f"{reads}, says where there is {', '.join(card.emits)}"
+            print(f"{card.name:<16} {does}  {size:<20}  reads {reads}")
     else:
+        if found[0].card.emits:
+            print(f"{'a':>12}  mask network: says where a picture is damaged, restores none")
         for key, value in cards[0].items():
             if value not in (None, "", [], (), {}):
                 print(f"{key:>12}  {value if isinstance(value, str) else _flat(value)}")
@@ -517,11 +529,12 @@ def export(
     _lab("export")
     from dataclasses import replace
 
-    from .engine import open_engine
+    from .card import ModelFile, survey_first
+    from .engine import masks_of, open_engine
     from .image import read
     from .lab.degrade.folder import photographs
     from .lab.export import export as write_model
-    from .lab.finished import first_of, opened
+    from .lab.finished import opened, weights_at
     from .priors.choice import priors_of
     from .restoration import look
 
@@ -530,8 +543,10 @@ def export(
     restorer, card = opened(source, backbone)
     seen = None
     if pictures is not None:
-        asked = priors_of(card, "auto", sam=sam)
-        ahead = open_engine(first_of(source)) if card.first else None
+        trained = ModelFile(weights_at(source), card, "")
+        asked = priors_of(card, "auto", sam=sam, masks=masks_of(trained))
+        first = survey_first(trained)
+        ahead = open_engine(first) if first else None
         rgbs = [read(file).rgb() for file, _ in list(photographs(pictures))[:4]]
         seen = [(rgb, look(rgb, card, asked, ahead)) for rgb in rgbs]
     if pictures is not None and (emits := restorer.emits):
@@ -542,7 +557,7 @@ def export(
         with _Bar("measuring", quiet or json) as bar:
             looks = DamagePrior(TorchEngine(restorer, replace(card, emits=emits)))
             card = replace(card, sureness=measure(looks, pictures, progress=bar.show))
-    card = write_model(restorer, out, card, pictures=seen, first=first_of(source))
+    card = write_model(restorer, out, card, pictures=seen, source=source)
     if json:
         _json({"model": str(out), **_card(card)})
     elif not quiet:
@@ -592,7 +607,6 @@ def evaluate(
     from .lab.evaluate import evaluate as measure
     from .lab.metrics import Protocol
     from .priors.choice import priors_of, settings_of, stand_ins
-    from .restoration import look
 
     found = find(_model(model))
     runner = open_engine(found, engine=engine, device=device)
@@ -602,18 +616,18 @@ def evaluate(
         pairs = degraded_pairs(gt, str(spec), seed=seed, noise=noise, scale=found.card.scale)
     truth = told_by_truth(found.card)
     blind = replace(found.card, reads=tuple(r for r in found.card.reads if r.prior not in truth))
-    asked = priors_of(blind, prior, sam=sam, device=device)
+    asked = priors_of(blind, prior, sam=sam, device=device, masks=runner.masks)
     said = settings_of(asked)
     for note in (*pairs.announced, *stand_ins(blind, asked)):
         _warn(note)
-    restorer, _ = engine_restorer(runner, tile=tile)
+    restorer, prior_of = engine_restorer(runner, tile=tile, priors=asked)
     with _Bar("evaluating", quiet or json) as bar:
         report = measure(
             restorer,
             pairs,
             Protocol(channels=channels, crop=crop, align=align),
             model={"name": found.card.name, "sha256": found.sha256, "engine": runner.name, **said},
-            prior=(lambda rgb: look(rgb, blind, asked, runner.first, tile)) if asked else None,
+            prior=prior_of,
             told=truth,
             against=[word for word in against.split(",") if word],
             progress=bar.show,
@@ -741,7 +755,7 @@ def _tell(record: dict[str, Any]) -> None:
         _warn(f"{record['output']}: {words}")
 
 
-def _estimate(records: list[dict[str, Any]], engine: Any) -> dict[str, Any]:
+def _estimate(records: list[dict[str, Any]], engine: Any, asked: Any) -> dict[str, Any]:
     """Time and disk of what a dry run would do: one tile timed, files as large as they are."""
     from .restoration import seconds_per_pixel
 
@@ -749,7 +763,7 @@ def _estimate(records: list[dict[str, Any]], engine: Any) -> dict[str, Any]:
     pixels = sum(r["pixels"] for r in due)
     return {
         "planned": len(due),
-        "eta_s": round(pixels * seconds_per_pixel(engine), 1) if pixels else 0.0,
+        "eta_s": round(pixels * seconds_per_pixel(engine, asked), 1) if pixels else 0.0,
         "bytes": sum(Path(r["input"]).stat().st_size for r in due) * engine.card.scale**2,
     }
 

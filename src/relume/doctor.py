@@ -118,7 +118,7 @@ def _pictures() -> Finding:
 
 
 def _models() -> list[Finding]:
-    from .card import BUILT_IN, DEFAULT, find, names
+    from .card import BUILT_IN, DEFAULT, find, names, survey_masks
 
     findings = []
     if DEFAULT not in names():
@@ -129,6 +129,7 @@ def _models() -> list[Finding]:
             continue
         try:
             model = find(name)
+            survey_masks(model)
         except RelumeError as error:
             findings.append(Finding(f"model {name}", "missing", str(error), REINSTALL))
         else:

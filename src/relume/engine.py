@@ -10,13 +10,14 @@ import importlib.util
 import math
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from .card import Card, ModelFile, Reads, find, survey_first, survey_preparer
+from .card import Card, ModelFile, Reads, find, survey_first, survey_masks, survey_preparer
 from .errors import (
     CheckError,
     GuidanceError,
@@ -38,7 +39,8 @@ class Engine(Protocol):
     `name`, `device` and `precision` belong to the settings of a run; `notes` collects what a person
     should hear (a tile that had to be computed again in float32). `first` is the engine of the
     model that runs before the priors look, which then see its output; None where they look at the
-    picture.
+    picture. `masks` opens the mask network that says `damage`, once; None where the card names
+    none. It stays shut until it is asked, so that a model that is told nothing runs without it.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Engine(Protocol):
     precision: Precision
     notes: list[str]
     first: Engine | None
+    masks: Callable[[], Engine] | None
 
     @property
     def card(self) -> Card: ...
@@ -92,6 +95,7 @@ class _Plain:
         self.card = find(name).card
         self.notes: list[str] = []
         self.first: Engine | None = None
+        self.masks: Callable[[], Engine] | None = None
 
     def prepare(self, view: np.ndarray, guidance: Guidance) -> Guidance:
         return guidance
@@ -157,6 +161,7 @@ class OnnxEngine:
         self.card = model.card
         self.notes: list[str] = []
         self.first: Engine | None = None
+        self.masks: Callable[[], Engine] | None = None
 
         def opened(file: ModelFile) -> Any:
             try:
@@ -232,6 +237,7 @@ class OpenVinoEngine:
         self.precision: Precision = precision
         self.notes: list[str] = []
         self.first: Engine | None = None
+        self.masks: Callable[[], Engine] | None = None
         self._settings: dict[str, Any] = {"PERFORMANCE_HINT": "LATENCY"}
         if self.device == "cpu" and threads is not None:
             self._settings["INFERENCE_NUM_THREADS"] = _threads(threads)
@@ -345,7 +351,43 @@ def open_engine(
     opened = _opened(found, engine, device, threads, precision)
     if (first := survey_first(found)) is not None:
         opened.first = open_engine(first, engine, device, threads, precision)
+    opened.masks = masks_of(found, engine, device, threads, precision)
     return opened
+
+
+def masks_of(
+    model: ModelFile,
+    engine: str = "auto",
+    device: str = "auto",
+    threads: int | None = None,
+    precision: str = "auto",
+) -> Callable[[], Engine] | None:
+    """What opens the mask network that goes with a model, once; None where its card names none.
+
+    Its engine is of the same kind as the model's own.
+
+    Args:
+        model: What needs it. The others as for `open_engine`.
+
+    Raises:
+        ModelError, MissingError: When it is called, as `survey_masks` and `open_engine`.
+    """
+
+    def opened() -> Engine:
+        masks = survey_masks(model)
+        assert masks is not None
+        return open_engine(masks, _kind(model, engine), device, threads, precision)
+
+    return cache(opened) if model.path is not None and model.card.masks is not None else None
+
+
+def _kind(model: ModelFile, engine: str) -> str:
+    """What "auto" stands for."""
+    if engine != "auto":
+        return engine
+    if model.path is not None and model.path.suffix == ".safetensors":
+        return "torch"
+    return "openvino" if importlib.util.find_spec("openvino") else "onnx"
 
 
 def _opened(
@@ -354,16 +396,15 @@ def _opened(
     if found.path is None:
         return {"identity": Identity, "invert": Invert}[found.card.name]()
     wanted: Precision = "bf16" if precision == "bf16" else "float32"
-    if engine == "torch" or found.path.suffix == ".safetensors":
-        if engine not in ("auto", "torch"):
-            raise UsageError(
-                f"{found.path} runs on the engine torch only. `relume export {found.path}` writes "
-                f"the .onnx that {engine} runs."
-            )
+    kind = _kind(found, engine)
+    if kind == "torch":
         return _open_torch(found, device, threads, wanted)
-    if engine == "auto":
-        engine = "openvino" if importlib.util.find_spec("openvino") else "onnx"
-    if engine == "openvino":
+    if found.path.suffix == ".safetensors":
+        raise UsageError(
+            f"{found.path} runs on the engine torch only. `relume export {found.path}` writes "
+            f"the .onnx that {kind} runs."
+        )
+    if kind == "openvino":
         return OpenVinoEngine(found, device=device, threads=threads, precision=wanted)
     if wanted == "bf16":
         raise UsageError("ONNX Runtime computes in float32 only; bf16 needs --engine openvino.")

@@ -22,7 +22,7 @@ from .guidance import Guidance, Guide, area_resize
 from .image import Picture, enlarge, is_image, read, resize_map
 from .priors import Prior
 from .priors.choice import priors_of, region_places, settings_of, stand_ins
-from .priors.damage import ACTION, KINDS, UNKNOWN
+from .priors.damage import ACTION, KINDS, UNKNOWN, DamagePrior
 from .priors.own import OwnMasks, Told, files_digest, of_labels
 from .tiling import plan
 
@@ -95,11 +95,8 @@ def restore(
     if isinstance(engine, (str, Path)):
         engine = open_engine(engine)
     card = engine.card
-    if card.emits:
-        raise UsageError(
-            f"{card.name} says where a picture is damaged and restores none; give another model."
-        )
-    asked = priors_of(card, prior, sam=sam)
+    check_restores(card)
+    asked = priors_of(card, prior, sam=sam, masks=engine.masks)
     places = region_places(card, asked) if regions is not None else []
     if strength == 0 or (weight is not None and not weight.any()):
         same = shown if card.scale == 1 else _enlarged(shown, card.scale)
@@ -129,6 +126,14 @@ def restore(
             result.pixels[kept] = shown.pixels[kept]
     names = settings_of(asked)["prior"]
     return Restored(result, False, tuple(announced), names, time.perf_counter() - began)
+
+
+def check_restores(card: Card) -> None:
+    """Raise UsageError where a model emits maps and no picture."""
+    if card.emits:
+        raise UsageError(
+            f"{card.name} says where a picture is damaged and restores none; give another model."
+        )
 
 
 @dataclass(frozen=True)
@@ -195,7 +200,8 @@ def for_files(
     It may be called from several threads: they decode and encode side by side, and take turns at
     the engine, whose own threads fill the machine.
     """
-    asked = priors_of(engine.card, prior)
+    check_restores(engine.card)
+    asked = priors_of(engine.card, prior, masks=engine.masks)
     turn = threading.Lock()
 
     def one(source: Path, picture: Picture) -> Answer:
@@ -249,16 +255,20 @@ def run_model(
     return out, announced
 
 
-def seconds_per_pixel(engine: Engine, side: int = 256) -> float:
+def seconds_per_pixel(
+    engine: Engine, priors: Mapping[str, Prior] | None = None, side: int = 256
+) -> float:
     """Time that the engine takes for a pixel, from one tile after one that warms it up; with the
-    model that runs first."""
+    model that runs first, and the mask network among the priors."""
     side -= side % engine.card.multiple_of
     tile = np.full((1, 3, side, side), 0.5, np.float32)
     engine(tile, Guidance())
     began = time.perf_counter()
     engine(tile, Guidance())
     own = (time.perf_counter() - began) / side**2
-    return own + (seconds_per_pixel(engine.first, side) if engine.first else 0.0)
+    with_it = [p.engine for p in (priors or {}).values() if isinstance(p, DamagePrior)]
+    with_it += [engine.first] if engine.first else []
+    return own + sum(seconds_per_pixel(other) for other in with_it)
 
 
 def look(
@@ -274,8 +284,8 @@ def look(
         first: The engine that runs before they look, in such tiles; they see its output.
     """
     # Who was told what to say looks at nothing.
-    if first is not None and any(prior.max_side for prior in priors.values()):
-        rgb, _ = run_model(rgb, first, priors_of(first.card, "auto"), tile)
+    if first is not None and not all(isinstance(prior, Told) for prior in priors.values()):
+        rgb, _ = run_model(rgb, first, priors_of(first.card, "auto", masks=first.masks), tile)
         rgb = np.clip(rgb, 0, 1)  # as in training, and as a file would hold it
     return Guidance({r.prior: priors[r.prior](rgb) for r in card.reads if r.prior in priors})
 

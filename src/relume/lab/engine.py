@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -53,6 +53,7 @@ class TorchEngine:
         self.precision: Precision = precision
         self.notes: list[str] = []
         self.first: Engine | None = None
+        self.masks: Callable[[], Engine] | None = None
         self._again = 0
         self.restorer = restorer.to(self._device).eval()
 

@@ -18,10 +18,10 @@ from ..engine import Engine
 from ..errors import CheckError, UsageError, nearest
 from ..guidance import Guidance
 from ..image import enlarge
-from ..priors import PRIORS
+from ..priors import PRIORS, Prior
 from ..priors.choice import SIGMA, priors_of
 from ..priors.own import Told
-from ..restoration import look, run_model
+from ..restoration import check_restores, look, run_model
 from .controls import CONTROLS
 from .datasets import Loaded, Pair, Pairs
 from .metrics import CLEAN_FROM, Protocol
@@ -112,16 +112,28 @@ def evaluate(
 
 
 def engine_restorer(
-    engine: Engine, *, tile: int | str = "auto"
+    engine: Engine, *, tile: int | str = "auto", priors: Mapping[str, Prior] | None = None
 ) -> tuple[Restore, Callable[[np.ndarray], Guidance] | None]:
     """(restore, prior) of an open engine, for `evaluate`: the path that `relume restore` takes.
 
-    The prior is None where the model reads none; `restore` then takes the picture alone, and what
+    The prior is None where none is asked; `restore` then takes the picture alone, and what
     `told_by_truth` names.
+
+    Args:
+        engine: Of a model that restores.
+        tile: As `relume.restore` takes it.
+        priors: Those to ask, by name; None for all that the model reads.
+
+    Raises:
+        UsageError: It is a mask network, or needs a prior that cannot be made.
+        ModelError, MissingError: The mask network that goes with it was refused, or is not here.
     """
+    check_restores(engine.card)
     truth = told_by_truth(engine.card)
     found = tuple(r for r in engine.card.reads if r.prior not in truth)
-    asked = priors_of(replace(engine.card, reads=found), "auto")
+    if priors is None:
+        priors = priors_of(replace(engine.card, reads=found), "auto", masks=engine.masks)
+    asked = priors
 
     def restore(rgb: np.ndarray, guidance: Guidance | None = None) -> np.ndarray:
         told = {name: Told(guide) for name, guide in (guidance or Guidance()).items()}
@@ -132,7 +144,7 @@ def engine_restorer(
     def prior(rgb: np.ndarray) -> Guidance:
         return look(rgb, engine.card, asked, engine.first, tile)
 
-    return restore, (prior if found else None)
+    return restore, (prior if asked else None)
 
 
 def told_by_truth(card: Card) -> tuple[str, ...]:

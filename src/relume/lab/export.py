@@ -29,7 +29,7 @@ from ..engine import Engine, OnnxEngine, OpenVinoEngine, feeds, guide_of
 from ..errors import CheckError, MissingError, ModelError, UsageError
 from ..guidance import Guidance, Guide
 from . import weights
-from .finished import first_of, restorer_of
+from .finished import restorer_of, weights_beside
 from .reach import measure_overlap
 from .restorer import as_tensors, prepared_by
 
@@ -45,12 +45,13 @@ def export(
     card: Card,
     *,
     pictures: Iterable[tuple[np.ndarray, Guidance]] | None = None,
-    first: Path | None = None,
+    source: Path | None = None,
 ) -> Card:
     """Check the graph against the network, and write NAME.onnx and NAME.safetensors.
 
-    A restorer that prepares token rows gets NAME.prepare.onnx beside them, one whose priors look at
-    another model's output that model as NAME.first.onnx and NAME.first.safetensors.
+    A restorer that prepares token rows gets NAME.prepare.onnx beside them; one whose priors look at
+    another model's output that model as NAME.first.onnx and NAME.first.safetensors, one that is
+    told by a mask network that one as NAME.damage.onnx and NAME.damage.safetensors.
 
     Args:
         restorer: With `reads`, `scale`, `multiple_of`, `reach`, `support`; its own weights stay as
@@ -61,7 +62,7 @@ def export(
         pictures: Validation pictures (1, 3, H, W) with their guidance, to measure `overlap` on.
             Without, the card's overlap stands, or where it has none the reach, and for a network
             that looks at the whole picture 32 pixels.
-        first: Weights of the model that runs first, where the card names one.
+        source: The finished weights, or their run, beside which those of such models lie.
 
     Returns:
         The card as written.
@@ -69,7 +70,7 @@ def export(
     Raises:
         UsageError: The network cannot be exported; the message says what stands in the way.
         CheckError: The graph does not compute what the network computes.
-        ModelError: The model that runs first is not the one that the card names.
+        ModelError: A model that goes with it is not the one that the card names.
         OutputError: A file cannot be written.
     """
     if path.suffix != ".onnx":
@@ -92,26 +93,27 @@ def export(
         for suffix, data in files.items():
             trial.with_suffix(suffix).write_bytes(data)
         check(rounded, trial)
-    if card.first is not None:
-        _export_first(path, card, first)
+    for word in card.beside:
+        _export_beside(path, card, word, source)
     for suffix, data in files.items():
         weights.write_whole(path.with_suffix(suffix), data)
     weights.save(path.with_suffix(".safetensors"), halves, recipe=card.recipe, card=card)
     return card
 
 
-def _export_first(path: Path, card: Card, weights_of: Path | None) -> None:
-    """Write NAME.first.onnx, and with it the one that runs before that."""
-    if weights_of is None or not weights_of.is_file():
+def _export_beside(path: Path, card: Card, word: str, source: Path | None) -> None:
+    """Write NAME.WORD.onnx, and those that go with that one."""
+    kept = weights_beside(source, word) if source is not None else None
+    if kept is None or not kept.is_file():
+        needed = {"first": "the model that runs before its priors look", "damage": "a mask network"}
         raise UsageError(
-            f"{card.name} needs the model that runs before its priors look, and "
-            f"{weights_of or 'its weights'} is not there. `relume train` keeps it in the run."
+            f"{card.name} needs {needed[word]}, and {kept or 'that'} is not there. `relume train` "
+            "keeps it in the run."
         )
-    stored = weights.load(weights_of)
-    if stored.card is None or stored.card.digest != card.first:
-        raise ModelError(f"{weights_of} was refused: {card.name} was trained behind another model.")
-    then = first_of(weights_of) if stored.card.first else None
-    export(restorer_of(stored), path.with_suffix(".first.onnx"), stored.card, first=then)
+    stored = weights.load(kept)
+    if stored.card is None or stored.card.digest != card.beside[word]:
+        raise ModelError(f"{kept} was refused: {card.name} was trained with another model there.")
+    export(restorer_of(stored), path.with_suffix(f".{word}.onnx"), stored.card, source=kept)
 
 
 def described(restorer: nn.Module, card: Card, halves: Mapping[str, Tensor]) -> Card:

@@ -9,7 +9,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
-from ..card import CARD_FORMAT, Card, find, survey
+from ..card import BESIDE, CARD_FORMAT, Card, find, is_shipped, survey
 from ..errors import ModelError, UsageError
 from .recipe import Recipe, restorer_of
 from .restorer import Restorer
@@ -30,7 +30,7 @@ def opened(path: Path, backbone: Path | None = None) -> tuple[Restorer, Card]:
         UsageError: There is no such file, or an adapter comes without its backbone.
         ModelError: Either cannot be read, or they do not fit each other.
     """
-    path = path / "model.safetensors" if path.is_dir() else path
+    path = weights_at(path)
     if not path.is_file():
         raise UsageError(f"{path}: there is no such file. `relume train` writes it at its end.")
     stored = load(path)
@@ -44,58 +44,93 @@ def opened(path: Path, backbone: Path | None = None) -> tuple[Restorer, Card]:
         )
     card = stored.card
     if card is None:
-        first = first_of(path)
-        card = card_of(stored.recipe, survey(first).card.digest if first.is_file() else None)
+        card = card_of(stored.recipe, _said_along(path))
     return restorer, replace(card, reads=tuple(restorer.reads))
 
 
-def first_of(path: Path) -> Path:
-    """Where the weights lie of the model that runs before the priors of another look.
+def weights_at(path: Path) -> Path:
+    """The file of finished weights, of it or of a run's folder."""
+    return path / "model.safetensors" if path.is_dir() else path
+
+
+def weights_beside(path: Path, word: str) -> Path:
+    """Where the weights lie of a model that goes with another.
 
     Args:
         path: The other's weights, or its run's folder.
+        word: Of `card.BESIDE`: `first` runs before the priors look, `damage` is the mask network.
     """
-    path = path / "model.safetensors" if path.is_dir() else path
-    return path.with_suffix(".first.safetensors")
+    return weights_at(path).with_suffix(f".{word}.safetensors")
 
 
-def keep_first(model: str, path: Path) -> str:
-    """Copy the weights of the model that runs first to where `first_of(path)` looks for them.
+def take_along(recipe: Recipe, path: Path) -> dict[str, str]:
+    """Keep beside finished weights those of the models without which they are not what was trained.
+
+    A mask network that ships with relume is found by its name at use as well, and not copied.
 
     Args:
-        model: By name or file, as the recipe has it.
-        path: Of the finished weights that need it.
+        path: Of the finished weights.
 
     Returns:
-        The digest of its tensors.
+        What their card says of these models.
 
     Raises:
-        UsageError: There is no such model, or none with weights.
+        UsageError: There is no such model, or none with weights, or it is no mask network.
         ModelError: It was refused.
         OutputError: The copy cannot be written.
     """
+    along: dict[str, str] = {}
+    if recipe.after:
+        along["first"] = _keep(recipe.after, path, "first").digest
+    if recipe.masks:
+        shipped = is_shipped(recipe.masks)
+        masks = find(recipe.masks).card if shipped else _keep(recipe.masks, path, "damage")
+        if not masks.emits:
+            raise UsageError(f"priors.damage.model: {recipe.masks} says nothing of damage.")
+        along |= {"masks": masks.digest, "masks_name": recipe.masks if shipped else ""}
+    return along
+
+
+def _keep(model: str, path: Path, word: str) -> Card:
+    """Copy the weights of a model to where `weights_beside` looks, and those that go with it."""
     found = find(model)
     source = found.path.with_suffix(".safetensors") if found.path else None
     if source is None or not source.is_file():
-        raise UsageError(f"{model} cannot run before a prior looks: it has no .safetensors.")
-    kept = first_of(path)
+        raise UsageError(f"{model} cannot go with what is trained here: it has no .safetensors.")
+    kept = weights_beside(path, word)
     write_whole(kept, source.read_bytes())
-    if found.card.first is not None:
-        keep_first(str(first_of(source)), kept)
-    return found.card.digest
+    for below in found.card.beside:
+        _keep(str(weights_beside(source, below)), kept, below)
+    return found.card
 
 
-def card_of(recipe: Mapping[str, Any], first: str | None = None) -> Card:
+def _said_along(path: Path) -> dict[str, str]:
+    """What an adapter's file says of the models that go with it, in the fields of a card.
+
+    Raises:
+        ModelError: It cannot be read.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            said = json.loads(file.metadata().get("along", "{}"))
+    except ValueError:
+        raise ModelError(f"{path} was refused: its header cannot be read.") from None
+    beside = {key: weights_beside(path, word) for word, key in BESIDE.items()}
+    return {key: survey(kept).card.digest for key, kept in beside.items() if kept.is_file()} | said
+
+
+def card_of(recipe: Mapping[str, Any], along: Mapping[str, str] | None = None) -> Card:
     """What a resolved recipe says of its model, before anything is known of the network.
 
     Args:
-        first: Digest of the model that ran before its priors looked, in training as at use.
+        along: What `take_along` gave.
 
     Raises:
         ModelError: Its `card` holds what no card may.
     """
-    said = {**recipe.get("card", {}), "name": recipe["name"], "recipe": recipe, "first": first}
-    return Card.from_json(json.dumps({"format": CARD_FORMAT, **said}))
+    none = {"first": None, "masks": None, "masks_name": ""}
+    said = {**recipe.get("card", {}), "name": recipe["name"], "recipe": recipe}
+    return Card.from_json(json.dumps({"format": CARD_FORMAT, **said, **none, **(along or {})}))
 
 
 def begin_with(model: Restorer, path: Path) -> None:
@@ -144,8 +179,13 @@ def load_backbone(model: Restorer, path: Path) -> None:
         raise ModelError(f"{path} does not fit the recipe's backbone: {first}") from None
 
 
-def save_adapter(path: Path, model: Restorer, recipe: Recipe) -> None:
+def save_adapter(
+    path: Path, model: Restorer, recipe: Recipe, along: Mapping[str, str] | None = None
+) -> None:
     """What was trained beside a frozen backbone, in a file that names the backbone by its digest.
+
+    Args:
+        along: What `take_along` gave.
 
     Raises:
         OutputError: It cannot be written.
@@ -156,6 +196,7 @@ def save_adapter(path: Path, model: Restorer, recipe: Recipe) -> None:
         "recipe": json.dumps(recipe.resolved(), sort_keys=True),
         "digest": digest(own),
         "backbone": backbone_digest(model),
+        "along": json.dumps(dict(along or {}), sort_keys=True),
     }
     write_tensors(path, own, header)
 

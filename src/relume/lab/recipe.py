@@ -271,6 +271,13 @@ class Recipe(_Part):
         """The model whose output the priors look at, or ""."""
         return next((row.after for row in self.priors.values() if row.after), "")
 
+    @property
+    def masks(self) -> str:
+        """The mask network that says `damage` at use, by name or file, or "". Those of `folds` know
+        less than it: they are for training photographs alone."""
+        row = self.priors.get("damage", PriorOf())
+        return str((row.model_extra or {}).get("model", "")) if row.kind in ("", "damage") else ""
+
     def toml(self) -> str:
         return tomli_w.dumps(self.resolved())
 

@@ -12,7 +12,7 @@ from ..guidance import Guidance, stack
 from ..image import is_image, read
 from .data import Batch
 from .export import described
-from .finished import begin_with, card_of, keep_first, load_backbone, save_adapter
+from .finished import begin_with, card_of, load_backbone, save_adapter, take_along
 from .loader import Loader
 from .pairs import find_pairs
 from .recipe import Recipe
@@ -57,8 +57,8 @@ def run_recipe(
     if teacher is not None:  # the recipe only knows where it lies, not who it was
         header["teacher"] = digest(teacher.state_dict())
     _claim(run, recipe)  # nothing is missing: from here on the folder is this recipe's
-    if recipe.after:  # now, and not after the last step, is the time to miss it
-        keep_first(recipe.after, run / "model.safetensors")
+    # Now, and not after the last step, is the time to miss a model that has to go with this one.
+    take_along(recipe, run / "model.safetensors")
     schedule = recipe.build_schedule()
     if not schedule.steps:  # what there is, as it is: a table's row of a frozen network
         settle(recipe, model, root)
@@ -120,12 +120,11 @@ def save_finished(recipe: Recipe, model: Restorer, run: Path) -> Path:
     """`model.safetensors`, and where the backbone was frozen `adapter.safetensors` too."""
     path = run / "model.safetensors"
     halves, resolved = to_half(model.state_dict()), recipe.resolved()
-    first = keep_first(recipe.after, path) if recipe.after else None
-    save(path, halves, recipe=resolved, card=described(model, card_of(resolved, first), halves))
+    along = take_along(recipe, path)
+    save(path, halves, recipe=resolved, card=described(model, card_of(resolved, along), halves))
     if recipe.backbone.frozen and recipe.adapters:
-        save_adapter(adapter := run / "adapter.safetensors", model, recipe)
-        if recipe.after:
-            keep_first(recipe.after, adapter)
+        adapter = run / "adapter.safetensors"
+        save_adapter(adapter, model, recipe, take_along(recipe, adapter))
     return path
 
 

@@ -68,7 +68,7 @@ class AfterModel:
         self.prior, self.engine = prior, engine
         self.spec: Kind = prior.spec
         self.max_side = prior.max_side
-        self.own = priors_of(engine.card, "auto")
+        self.own = priors_of(engine.card, "auto", masks=engine.masks)
 
     @property
     def identity(self) -> dict[str, Any]:

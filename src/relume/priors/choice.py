@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ..card import Card, shipped
+from ..engine import Engine
 from ..errors import UsageError, nearest
 from . import PRIORS, Prior
+from .damage import DamagePrior
 from .own import OwnMasks
 from .sam import TOGETHER, SamPrior
 
@@ -23,6 +25,7 @@ def priors_of(
     sam: str | Path | None = None,
     network: bool = True,
     device: str = "auto",
+    masks: Callable[[], Engine] | None = None,
 ) -> dict[str, Prior]:
     """The priors to ask with this model, under the names by which it reads them.
 
@@ -33,10 +36,13 @@ def priors_of(
         sam: SAM's weights, a folder or a hub model's id; with "sam" or "auto".
         network: Whether a hub model that is not on this machine may be fetched.
         device: Where SAM runs: "cpu", "gpu", or "auto" for a GPU where torch sees one.
+        masks: Opens the mask network that says `damage`, the engine's own `masks`; it is called
+            only where that is asked.
 
     Raises:
         UsageError: The model does not read it, this installation does not know it, or `prior` and
             `sam` do not go together.
+        ModelError, MissingError: The mask network that is to be asked was refused, or is not here.
     """
     kinds = {r.prior: r.kind for r in card.reads}
     if not isinstance(prior, str):
@@ -67,10 +73,13 @@ def priors_of(
             gives: Any = kinds[name]
             made[name] = SamPrior(sam, gives=gives, network=network, device=device)
         elif name == "damage":
-            raise UsageError(
-                f"{card.name} reads damage maps, and no mask network goes with it. In Python give "
-                'restore(…, prior={"damage": DamagePrior(FILE)}) the one it was trained beside.'
-            )
+            if masks is None:
+                raise UsageError(
+                    f"{card.name} reads damage maps, and no mask network goes with it. Give "
+                    '--prior none, or in Python restore(…, prior={"damage": DamagePrior(FILE)}) '
+                    "the one it was trained beside."
+                )
+            made[name] = DamagePrior(masks())
         elif name in PRIORS:
             made[name] = PRIORS[name]()
         elif name == SIGMA:
@@ -132,6 +141,11 @@ def stand_ins(card: Card, asked: Mapping[str, Prior]) -> list[str]:
             whose = {"own": "your own masks stand", "sam": "SAM's regions stand"}
             words = whose.get(who, f"{who} stands")
             lines.append(f"{words} in the place of {known}, which {card.name} was trained with")
+        elif isinstance(prior, DamagePrior) and card.masks not in (None, prior.engine.card.digest):
+            lines.append(
+                f"{prior.engine.card.name} stands in the place of the mask network that "
+                f"{card.name} was trained with"
+            )
     return lines
 
 
@@ -145,7 +159,7 @@ def _trained_with(card: Card, name: str) -> str:
 
 def _not_read(card: Card, prior: str, *, kind: str = "", mend: str = "use --prior auto") -> str:
     """`kind` is given where any prior of that kind would do."""
-    cards = [m.card for m in shipped()]
+    cards = [m.card for m in shipped() if not m.card.emits]  # a mask network restores nothing
     known = {r.prior: c.name for c in cards for r in c.reads}
     readers = sorted({c.name for c in cards for r in c.reads if prior == r.prior or kind == r.kind})
     message = f"{card.name} does not read the prior {prior!r}"
