@@ -394,6 +394,33 @@ def test_probes_refuse_what_cannot_be_asked():
         evaluate(restore, pairs, prior=prior, against=["oracle"])
 
 
+def test_the_oracle_of_damage_is_told_what_the_spec_did_of_the_kinds_that_the_prior_names(good):
+    heard: list[Guide] = []
+
+    def prior(rgb):
+        maps = np.full((1, 2, *rgb.shape[2:]), 0.3, np.float32)
+        return Guidance(damage=Guide(maps=maps, names=("rain", "noise")))
+
+    def restore(rgb, guidance):
+        heard.append(guidance["damage"])
+        return rgb
+
+    def told(spec, *against) -> list[Guide]:
+        heard.clear()
+        evaluate(restore, degraded_pairs(good, spec, seed=1), prior=prior, against=against)
+        return heard[: 1 + len(against)]
+
+    said, physics, shown = told("rain+noise:sigma=25", "oracle", "oracle_residual")
+    true = degraded_pairs(good, "rain+noise:sigma=25", seed=1).items[0].load().truth
+    assert physics.names == ("rain", "noise") and (said.array == np.float32(0.3)).all()
+    assert np.array_equal(physics.array[0, 0], true["damage.rain"].array[0, 0])
+    assert physics.array[0, 1] == approx(np.full((48, 48), 0.5))
+    assert shown.names == physics.names and not np.array_equal(shown.array, physics.array)
+    assert not told("resize", "oracle")[1].array.any()  # softness is no damage, and that is known
+    with pytest.raises(GuidanceError, match="No physical truth stands behind damage"):
+        evaluate(restore, folder_pairs(good, good), prior=prior, against=["oracle"])
+
+
 # Networks that are not blind
 
 

@@ -481,3 +481,16 @@ def test_an_adapter_says_who_tells_it(shipped, model, root, tmp_path, monkeypatc
     assert card.masks == survey(model).card.digest
     assert card.masks_name == ("masks" if shipped else "")
     assert (tmp_path / "run/adapter.damage.safetensors").is_file() != shipped
+
+
+def test_evaluate_swaps_what_the_mask_network_says(relume, guided, photograph):
+    words = ("evaluate", guided, "--gt", "gt", "--degrade", "noise:sigma=25", "--engine", "onnx")
+    names = ["null", "constant", "shuffled", "oracle"]
+    code, out, err = relume(*words, "--against", ",".join(names), "--json")
+    assert (code, err) == (0, "")
+    report = json.loads(out)
+    assert report["model"]["priors"]["damage"]["model"] == survey(guided).card.masks
+    psnr = {name: report["against"][name]["psnr"]["mean"] for name in names}
+    assert len({report["metrics"]["psnr"]["mean"], *psnr.values()}) == 5
+    untold = json.loads(relume(*words, "--prior", "none", "--json")[1])
+    assert untold["metrics"]["psnr"]["mean"] == pytest.approx(psnr["null"], abs=1e-6)

@@ -23,10 +23,11 @@ from ..priors.choice import SIGMA, priors_of
 from ..priors.own import Told
 from ..restoration import check_restores, look, run_model
 from .controls import CONTROLS
+from .data import DAMAGE
 from .datasets import Loaded, Pair, Pairs
 from .metrics import CLEAN_FROM, Protocol
 from .report import Report, report_of
-from .truth import inside
+from .truth import inside, residual, severities
 
 Restore = Callable[..., np.ndarray]
 """(rgb) -> out, or (rgb, guidance) -> out where a prior is given; (1, 3, H, W) float32."""
@@ -46,6 +47,9 @@ def evaluate(
 ) -> Report:
     """Restore every pair and measure it; where the pairs know of their damage, also apart inside it
     and outside (`truth.inside`), in the report's rows.
+
+    The oracle of damage maps is told the physics of the pairs' SPEC, for the kinds that the prior
+    names; oracle_residual what the difference to gt shows of them, which leaks it.
 
     Args:
         restore: lq (1, 3, H, W) float32 -> out, `scale` times as large. With `prior` or `told` it
@@ -102,8 +106,9 @@ def evaluate(
         if guidance is not None and against:
             other = donors[done - 1] if donors else pair
             of_other = _known(other, other.load(), prior, told) if donors else guidance
+            truth = _damage_of(pairs, loaded, guidance, against)
             for name in against:
-                instead = CONTROLS[name](guidance, loaded.truth, of_other, rng)
+                instead = CONTROLS[name](guidance, truth, of_other, rng)
                 found = _scored(restore, loaded.lq, instead, loaded.gt, pair.image, protocol)
                 swapped[name].append(found[0])
         if progress:
@@ -170,6 +175,24 @@ def _known(
         )
     found = prior(loaded.lq) if prior else Guidance()
     return Guidance({**found, **{name: loaded.truth[name] for name in told}})
+
+
+def _damage_of(
+    pairs: Pairs, loaded: Loaded, guidance: Guidance, against: Sequence[str]
+) -> Guidance:
+    """The truth of one pair with that of its damage as maps, of the kinds that the prior names."""
+    truth = loaded.truth
+    kinds = guidance[DAMAGE].names if DAMAGE in guidance else ()
+    if not kinds:
+        return truth
+    # Of pairs that are read nobody knows what was done; no damage by a SPEC is known to be none.
+    if DAMAGE not in truth and pairs.data["spec"] is not None:
+        size = (loaded.lq.shape[-2], loaded.lq.shape[-1])
+        truth = truth.with_guide(DAMAGE, severities(loaded.truth, size, kinds))
+    leaks = f"{DAMAGE}.residual"
+    if "oracle_residual" in against and leaks not in truth and loaded.lq.shape == loaded.gt.shape:
+        truth = truth.with_guide(leaks, residual(loaded.lq[0], loaded.gt[0], kinds))
+    return truth
 
 
 def _scored(
