@@ -382,6 +382,16 @@ def test_restore_opens_the_mask_network_by_itself(relume, guided, model, told, p
     assert code == 0 and json.loads(out)["eta_s"] >= 0
 
 
+def test_export_measures_tiles_of_what_the_mask_network_says(relume, told, photograph):
+    words = ("export", told, "-o", "told.onnx", "--pictures", photograph.parent)
+    code, _, err = relume(*words)  # it was asked, and nothing but these small pictures is wrong
+    assert code == 2 and "No picture is larger than a tile" in err
+    (told / "model.damage.safetensors").rename(told / "moved")
+    code, _, err = relume(*words)
+    (told / "moved").rename(told / "model.damage.safetensors")
+    assert code == 4 and "needs model.damage.safetensors beside it" in err
+
+
 def test_the_settings_name_the_mask_network(guided, model):
     engine = open_engine(guided, "onnx")
     said = settings_of(priors_of(engine.card, "auto", masks=engine.masks))
