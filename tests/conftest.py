@@ -1,9 +1,15 @@
-"""Fixtures that every test may use. The default suite runs with sockets blocked."""
+"""Fixtures that every test may use. The default suite runs with sockets blocked.
 
+Two processes share the files, each with one thread: most tests are too small for two.
+"""
+
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anybody imports torch
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -12,6 +12,7 @@ from .nafnet import NAFNet
 from .sites import Adapt, Output, Site, check_input
 
 RESIDUALS = 3
+LOCAL = 16
 
 
 def residuals(x: Tensor) -> Tensor:
@@ -43,6 +44,10 @@ class MaskNet(nn.Module):
     and Rajagopalan, JSTSP 2021; a reconstruction). With more, every fold x fold square of pixels
     becomes one sample of 3 fold^2 channels, and its maps are unfolded again (the pixel unshuffle of
     FFDNet, arXiv 1710.04026): what is thin stays visible, and 12 megapixels take seconds.
+
+    A folded sample cannot say of each of its pixels what ten maps must: with more than one pixel to
+    a fold, two convolutions at full resolution say what a pixel and its neighbours look like, the
+    trunk says what that means there (gates and a sum, one for each square), and both are added.
 
     It is shown `residuals` beside the picture, and its blocks begin open where NAFNet's begin shut:
     of pixels alone, through shut blocks, 6,000 crops taught it nothing of JPEG's quality
@@ -89,9 +94,17 @@ class MaskNet(nn.Module):
             dec_blocks=dec_blocks,
             attention=attention,
             in_channels=(3 + RESIDUALS) * fold**2,
-            out_channels=len(self.emits) * fold**2,
+            out_channels=len(self.emits) * fold**2 + (LOCAL if fold > 1 else 0),
             residual=False,
         )
+        if fold > 1:
+            self.local = nn.Sequential(
+                nn.Conv2d(3 + RESIDUALS, LOCAL, 3, padding=1),
+                nn.GELU(),
+                nn.Conv2d(LOCAL, LOCAL, 3, padding=1),
+                nn.GELU(),
+            )
+            self.read = nn.Conv2d(LOCAL, len(self.emits), 1)
         for name, scale in self.trunk.named_parameters():
             if name.endswith((".beta", ".gamma")):
                 nn.init.constant_(scale, 0.5)
@@ -99,7 +112,7 @@ class MaskNet(nn.Module):
         self.sites = {k: Site(s.channels, s.stride * fold) for k, s in sites if k != "input"}
         self.multiple_of = self.trunk.multiple_of * fold
         looks = self.trunk.reach
-        self.reach = None if looks is None else (looks + 1) * fold
+        self.reach = None if looks is None else max((looks + 1) * fold, 3)
 
     def forward(self, x: Tensor, taps: Sequence[str] = (), adapt: Adapt | None = None) -> Output:
         check_input(x, self.in_channels, "MaskNet")
@@ -111,5 +124,14 @@ class MaskNet(nn.Module):
         )
         seen = torch.cat([x - 0.5, residuals(x)], 1)
         found = self.trunk(F.pixel_unshuffle(seen, self.fold), taps, adapt)
-        maps = F.pixel_shuffle(found.image, self.fold)[..., :height, :width]
+        maps = self._unfolded(seen, found.image)[..., :height, :width]
         return Output(maps if self.training else torch.sigmoid(maps), found.aux)
+
+    def _unfolded(self, seen: Tensor, folded: Tensor) -> Tensor:
+        """(N, K, H, W) logits of what the trunk says of squares, and of pixels within them."""
+        if self.fold == 1:
+            return folded
+        squares, gates = folded[:, :-LOCAL], folded[:, -LOCAL:]
+        # Every pixel has its square's gates.
+        gates = F.interpolate(gates, scale_factor=float(self.fold), mode="nearest")
+        return F.pixel_shuffle(squares, self.fold) + self.read(self.local(seen) * gates)
