@@ -24,6 +24,7 @@ SMALLEST = 64
 BLEND = 8  # least width of the ramp between two tiles, in pixels of the input
 
 Restore = Callable[[np.ndarray, Guidance], np.ndarray]
+"""What is done to a tile. Its answer is the plan's: it is faded where it lies."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +143,7 @@ class Plan:
             if len(self) == 1:
                 target[...] = part
             else:
-                target += part * wy[:, None] * wx
+                target += _faded(part, wy, wx)
             if progress:
                 progress(done + 1, len(self))
         return out
@@ -260,6 +261,15 @@ def _shares(
         first, last = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
         shares.append((first, weight[first:last]))
     return shares
+
+
+def _faded(part: np.ndarray, wy: np.ndarray, wx: np.ndarray) -> np.ndarray:
+    """part * wy * wx, in place where it may be: most weights are 1, and what is 1 is not touched."""
+    part = part if part.flags.writeable else part.copy()
+    rows, columns = np.flatnonzero(wy != 1), np.flatnonzero(wx != 1)
+    part[..., rows, :] *= wy[rows, None]
+    part[..., columns] *= wx[columns]
+    return part
 
 
 def _cut(array: np.ndarray, start: int, size: int, *, axis: int) -> np.ndarray:

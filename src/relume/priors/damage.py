@@ -48,6 +48,11 @@ UNKNOWN = 0.25
 """The same of a kind that is none of ours."""
 
 
+TILE = 1024
+"""Side of a tile, in pixels: a mask network is light, and sees further than restorers of ours, so
+that small tiles would compute three times the picture."""
+
+
 class DamagePrior:
     """What a mask network says of the whole picture.
 
@@ -91,11 +96,11 @@ class DamagePrior:
         card = self.engine.card
         known = Guidance(thumbnail=thumbnail(rgb)) if card.reads else Guidance()
         height, width = rgb.shape[-2:]
-        tiles = plan(height, width, multiple_of=card.multiple_of, overlap=card.overlap)
+        tiles = plan(height, width, multiple_of=card.multiple_of, overlap=card.overlap, tile=TILE)
         with self._turn:
             maps = tiles.run(rgb, known, self.engine)
         return Guide(
-            maps=np.clip(maps, 0, 1),
+            maps=np.clip(maps, 0, 1, out=maps),
             names=card.emits,
             units=("severity",) * len(card.emits),
             provenance={"prior": "damage", "model": card.name, "digest": card.digest},
