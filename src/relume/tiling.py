@@ -264,7 +264,7 @@ def _shares(
 
 
 def _faded(part: np.ndarray, wy: np.ndarray, wx: np.ndarray) -> np.ndarray:
-    """part * wy * wx, in place where it may be: most weights are 1, and what is 1 is not touched."""
+    """part * wy * wx, in place where that may be: where a weight is 1, nothing is touched."""
     part = part if part.flags.writeable else part.copy()
     rows, columns = np.flatnonzero(wy != 1), np.flatnonzero(wx != 1)
     part[..., rows, :] *= wy[rows, None]
