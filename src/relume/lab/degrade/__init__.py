@@ -11,9 +11,10 @@ from .blur import Blur, Defocus, RegionBlur
 from .chain import Chain, Degraded, Sampled
 from .codec import Down, Jpeg, Resize
 from .damage import Damage, Parameter, Range, generator
+from .fade import Fade
 from .light import LowLight
 from .noise import Noise, Poisson, Sensor
-from .scan import Dust, Fade, Scratch
+from .scan import Dust, Scratch
 from .spec import camera_order, parse
 from .view import View
 from .weather import Haze, Rain, Raindrop
