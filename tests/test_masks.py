@@ -16,19 +16,20 @@ from relume import card as cards
 from relume import restore
 from relume.card import survey
 from relume.engine import open_engine
-from relume.errors import RecipeError, UsageError
+from relume.errors import ModelError, RecipeError, UsageError
 from relume.guidance import Guidance, Guide
 from relume.image import Picture, read, write
 from relume.lab import weights
 from relume.lab.data import DAMAGE, Batch, Damage, Damaged
 from relume.lab.degrade import DEGRADATIONS, parse
 from relume.lab.export import export, with_card
-from relume.lab.finished import opened
+from relume.lab.finished import begin_with, opened
 from relume.lab.objectives.masks import Masks
 from relume.lab.photographs import load_photographs
-from relume.lab.recipe import load
+from relume.lab.recipe import Recipe, load
 from relume.lab.runs import run_recipe
 from relume.lab.sources import Source
+from relume.lab.sureness import fitted
 from relume.lab.truth import DONE_BY, coverage, severities, visible
 from relume.priors.choice import priors_of, settings_of
 from relume.priors.damage import KINDS, DamagePrior
@@ -504,3 +505,51 @@ def test_evaluate_swaps_what_the_mask_network_says(relume, guided, photograph):
     assert len({report["metrics"]["psnr"]["mean"], *psnr.values()}) == 5
     untold = json.loads(relume(*words, "--prior", "none", "--json")[1])
     assert untold["metrics"]["psnr"]["mean"] == pytest.approx(psnr["null"], abs=1e-6)
+
+
+# How sure a network may be.
+
+
+def evidence(n: int = 400, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    logs = rng.uniform(-6, 0, (n, 2))
+    odds = 6 + 1.5 * logs[:, 0] + 0.8 * logs[:, 1]
+    return logs, rng.random(n) < 1 / (1 + np.exp(-odds))
+
+
+def test_confidence_is_fitted_to_what_was_there():
+    offset, mean, worst = fitted("rain", *evidence(20000))
+    assert (offset, mean, worst) == pytest.approx((6, 1.5, 0.8), abs=0.25)
+
+
+def test_more_evidence_never_means_less_and_few_examples_make_no_certainty():
+    logs, there = evidence()
+    against = np.column_stack([logs[:, 0], -logs[:, 1]])
+    _, mean, worst = fitted("rain", against, there)
+    assert mean > 0 and worst == 0
+    apart = np.array([[-5.0, -5.0]] * 5 + [[-1.0, -1.0]] * 5)
+    offset, mean, worst = fitted("rain", apart, np.arange(10) >= 5)
+    assert 0.5 < 1 / (1 + np.exp(-(offset - mean - worst))) < 0.95
+    with pytest.raises(UsageError, match="learnt nothing"):
+        fitted("rain", -logs, there)
+    with pytest.raises(UsageError, match="in 0 of 400"):
+        fitted("rain", logs, np.zeros(400, bool))
+
+
+def test_what_a_start_has_no_adapter_for_begins_as_it_is_drawn(root, tmp_path):
+    """relume-s goes on, told where it is damaged: nothing but a whole adapter may be missing."""
+    told = load(str(root / "told.toml"), ['start=""'])
+    bare = Recipe.model_validate({**told.resolved(), "adapters": [], "priors": {}, "start": ""})
+    file = tmp_path / "start.safetensors"
+    weights.save(file, weights.to_half(bare.build_model().state_dict()), recipe=bare.resolved())
+    model = told.build_model()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(1)
+    begin_with(model, file)
+    assert torch.equal(model.adapters["intro"].join.weight, torch.ones(4, 2, 3, 3))
+    stored = opened(file)[0].state_dict()
+    assert all(torch.equal(model.state_dict()[name], stored[name]) for name in stored)
+    weights.save(file, {**stored, "adapters.intro.other": torch.zeros(1)}, recipe=bare.resolved())
+    with pytest.raises(ModelError, match="does not fit"):
+        begin_with(model, file)
