@@ -1,0 +1,66 @@
+"""The command line: parse, call the library, print the one fact the user wants.
+
+Only typer loads at import, so that `--help` answers at once; everything else loads inside the
+command that needs it.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from ..errors import RelumeError
+
+# `--help` lists the commands in the order in which they are imported.
+from . import people as people  # isort: skip
+from . import lab as lab
+from .options import MASKS as MASKS
+from .options import MODEL as MODEL
+from .program import app
+from .said import say_json, warn
+
+
+def main() -> None:
+    """Run, and end with the contract's exit code; nobody sees a traceback without --debug."""
+    arguments = sys.argv[1:]
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a file's name may hold what the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")  # pyright: ignore
+    sys.exit(_run(lambda: app(arguments, prog_name="relume", standalone_mode=False), arguments))
+
+
+def _run(command: Callable[[], Any], arguments: list[str]) -> int:
+    try:
+        code = command() or 0
+        if code != 130:
+            return code
+        message = "stopped."
+    except KeyboardInterrupt:
+        message, code = "stopped.", 130
+    except Exception as error:
+        if "--debug" in arguments:
+            raise
+        message, code = _explain(error)
+    warn(message)
+    if "--json" in arguments:
+        say_json({"error": message, "exit_code": code})
+    return code
+
+
+def _explain(error: Exception) -> tuple[str, int]:
+    """One line and the exit code for anything that can go wrong."""
+    import errno
+
+    if isinstance(error, RelumeError):
+        return str(error), error.exit_code
+    if isinstance(error, typer.Abort):
+        return "stopped.", 130
+    if hasattr(error, "format_message"):  # the parser's own: wrong flags and values
+        ctx: Any = getattr(error, "ctx", None)
+        said = str(error.format_message()).rstrip(".")  # pyright: ignore
+        return f"{said}. See `{ctx.command_path} --help`." if ctx else f"{said}.", 2
+    if isinstance(error, OSError):
+        full = {errno.ENOSPC, errno.EROFS, errno.EDQUOT, errno.EFBIG}
+        return str(error), 3 if error.errno in full else 1
+    return f"{type(error).__name__}: {error} (a bug; --debug shows where)", 1

@@ -1,0 +1,408 @@
+"""The commands for people with photographs; they need nothing but the ground floor."""
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from ..errors import OutputError, UsageError
+from .options import (
+    MASKS,
+    MODEL,
+    Debug,
+    Device,
+    EngineName,
+    Inputs,
+    Json,
+    Model,
+    Overwrite,
+    Prior,
+    Quiet,
+    Recursive,
+    Sam,
+    installed,
+    need_lab,
+)
+from .program import app
+from .said import Bar, estimate, fields, flat, plain, say_json, say_restored, warn
+
+
+@app.command()
+def restore(
+    inputs: Inputs,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder, or a file name for one input.")],
+    recursive: Recursive = False,
+    model: Model = MODEL,
+    strength: Annotated[float, typer.Option(min=0, max=1, help="0 returns the input.")] = 1.0,
+    map: Annotated[
+        Path | None, typer.Option("--map", help="Gray mask or folder of masks; white = restore.")
+    ] = None,
+    protect: Annotated[
+        Path | None, typer.Option(help="Gray mask or folder of masks; white = leave alone.")
+    ] = None,
+    prior: Prior = "auto",
+    sam: Sam = None,
+    regions: Annotated[
+        Path | None,
+        typer.Option(help="Regions of your own: a label map, a folder of masks, run-length JSON."),
+    ] = None,
+    tile: Annotated[str, typer.Option(help="auto, or the side of a tile in pixels.")] = "auto",
+    engine: EngineName = "auto",
+    device: Device = "auto",
+    jobs: Annotated[int, typer.Option(min=1, help="Pictures at a time.")] = 1,
+    report: Annotated[Path | None, typer.Option(help="JSON lines, one object per input.")] = None,
+    sidecar: Annotated[
+        bool,
+        typer.Option("--sidecar", help="Write each report line beside its output, as OUTPUT.json."),
+    ] = False,
+    overwrite: Overwrite = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
+    ] = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Restore photographs. The same command, run again, continues."""
+    if sam is not None:
+        need_lab("restore --sam")
+    from .. import batch
+    from ..card import find
+    from ..engine import masks_of, open_engine
+    from ..priors.choice import priors_of, region_places, settings_of
+    from ..priors.own import OwnMasks
+    from ..restoration import Masks, for_files, tile_side
+
+    many = recursive or len(inputs) > 1 or inputs[0].is_dir()
+    masks, side = Masks(map, protect), tile_side(tile)
+    own = OwnMasks(regions, one=not many) if regions is not None else None
+    found = find(installed(model))
+    asked = priors_of(
+        found.card,
+        prior,
+        sam=sam,
+        network=not dry_run,
+        device=device,
+        masks=masks_of(found, engine, device),
+    )
+    places = region_places(found.card, asked) if own else []
+    told = settings_of(asked, own, places)
+    runner = open_engine(found, engine=engine, device=device)
+    job = batch.Job(
+        inputs,
+        out,
+        recursive=recursive,
+        overwrite=overwrite,
+        dry_run=dry_run,
+        report=report,
+        sidecar=sidecar,
+        jobs=jobs,
+        settings={
+            "model": found.card.name,
+            "model_sha256": found.sha256,
+            "engine": runner.name,
+            "precision": runner.precision,
+            "device": runner.device,
+            "strength": strength,
+            **told,
+            "tile": side,
+            "masks": masks.digest,
+        },
+    )
+    with Bar("restoring", quiet or json or not many) as bar:
+
+        def tell(record: dict[str, Any], done: int, total: int) -> None:
+            bar.show(done, total)
+            if record["status"] == "refused":
+                warn(record["message"])
+            elif not (json or quiet):
+                say_restored(record)
+
+        outcome = batch.run(
+            job,
+            for_files(runner, masks, strength=strength, prior=asked, regions=own, tile=side),
+            copy_input=strength == 0 and found.card.scale == 1,
+            progress=tell,
+        )
+    counts = {status: outcome.count(status) for status in ("restored", "skipped", "refused")}
+    document = {**counts, "failed": counts["refused"], "ignored": outcome.ignored}
+    if dry_run:
+        document |= estimate(outcome.records, runner, asked)
+    if json:
+        say_json({**document, "exit_code": outcome.exit_code, "rows": outcome.records})
+    elif not quiet and (many or dry_run):
+        words = ", ".join(f"{value} {key}" for key, value in document.items() if key != "failed")
+        print(f"relume: {words}", file=sys.stderr)
+    raise typer.Exit(outcome.exit_code)
+
+
+@app.command()
+def compare(
+    pictures: Annotated[
+        list[Path], typer.Argument(help="Two or more; the first is what the rest is held against.")
+    ],
+    html: Annotated[Path | None, typer.Option(help="Write a page with a slider.")] = None,
+    png: Annotated[Path | None, typer.Option(help="Write one picture, side by side.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Show where pictures of one scene differ."""
+    from .. import page
+    from ..image import Picture, place, read, write
+
+    for target in (html, png):
+        if target is not None and target.exists():
+            raise OutputError(f"{target} is already there; remove it or choose another name.")
+    case = page.compare([(path.name, read(path)) for path in pictures])
+    first = case.pictures[0][1]
+    others = zip(pictures[1:], case.pictures[1:], strict=True)
+    figures = {str(path): page.psnr(rgb, first) for path, (_, rgb) in others}
+    if html is not None:
+        place(page.html([case], title="relume compare").encode(), html)
+    if png is not None:
+        write(Picture.from_rgb(page.strip(case)), png, replace=False)
+    pages = [str(target) for target in (html, png) if target is not None]
+    if json:
+        say_json(
+            {
+                "reference": str(pictures[0]),
+                "psnr": figures,
+                "protocol": page.PROTOCOL,
+                "written": pages,
+            }
+        )
+    elif not quiet:
+        for name, value in figures.items():
+            print(f"{plain(name)}: {value:.2f} dB from {plain(pictures[0])}")
+        print(page.PROTOCOL)
+        for target in pages:
+            print(plain(target))
+
+
+@app.command()
+def segment(
+    inputs: Inputs,
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder.")],
+    recursive: Recursive = False,
+    prior: Annotated[
+        Literal["regions", "sam", "grid", "voronoi"],
+        typer.Option(help="What finds the regions; grid and voronoi look at nothing (controls)."),
+    ] = "regions",
+    sam: Sam = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(help="Masks of your own: a label map, a folder of masks, or run-length JSON."),
+    ] = None,
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Show what is in photographs: label maps, and their regions drawn over them."""
+    if prior == "sam":
+        need_lab("segment --prior sam")
+    from .. import batch, survey
+    from ..segmentation import looking, task
+
+    many = recursive or len(inputs) > 1 or inputs[0].is_dir()
+    look, settings = looking(prior, sam=sam, masks=masks, one=not many)
+    job = batch.Job(inputs, out, recursive=recursive, overwrite=overwrite, settings=settings)
+    with Bar("segmenting", quiet or json or not many) as bar:
+
+        def tell(record: dict[str, Any], done: int, total: int) -> None:
+            bar.show(done, total)
+            if record["status"] == "refused":
+                warn(record["message"])
+            elif not (json or quiet):
+                said = record["message"] or f"{record['count']} regions"
+                print(f"{plain(record['overlay'] or record['input'])} ({said})")
+                for words in record["announced"]:
+                    warn(f"{record['input']}: {words}")
+
+        outcome = survey.run(job, task(look), progress=tell)
+    if json:
+        names = ("segmented", "skipped", "refused")
+        document = {name: outcome.count(name) for name in names}
+        document |= {"ignored": outcome.ignored, "exit_code": outcome.exit_code}
+        say_json({**document, "settings": settings, "rows": outcome.records})
+    raise typer.Exit(outcome.exit_code)
+
+
+@app.command()
+def diagnose(
+    inputs: Inputs,
+    maps: Annotated[
+        Path | None,
+        typer.Option(help="Folder for severity maps, which `restore --map` reads, and overlays."),
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page that shows where.")] = None,
+    recursive: Recursive = False,
+    model: Annotated[str, typer.Option(help="A mask network: shipped name or model file.")] = MASKS,
+    engine: EngineName = "auto",
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Say what is wrong with photographs, where, how badly, and how sure that is."""
+    from .. import batch, survey
+    from ..checkup import page, task
+    from ..engine import open_engine
+    from ..image import place
+    from ..priors.damage import DamagePrior
+
+    if html is not None and html.exists():
+        raise OutputError(f"{html} is already there; remove it or choose another name.")
+    prior = DamagePrior(open_engine(installed(model), engine=engine, device=device))
+    many = recursive or len(inputs) > 1 or inputs[0].is_dir()
+    job = batch.Job(
+        inputs,
+        maps or Path(),
+        recursive=recursive,
+        overwrite=overwrite,
+        settings=prior.identity,
+    )
+    sections: list[str] = []
+    with Bar("diagnosing", quiet or json or not many) as bar:
+
+        def tell(record: dict[str, Any], done: int, total: int) -> None:
+            bar.show(done, total)
+            if record["status"] == "refused":
+                warn(record["message"])
+            elif not (json or quiet):
+                print(f"{plain(record['input'])}: {plain(_diagnosed(record))}")
+                for words in record["announced"]:
+                    warn(f"{record['input']}: {words}")
+
+        looks = task(prior, maps=maps is not None, show=sections.append if html else None)
+        outcome = survey.run(job, looks, writes=maps is not None, progress=tell)
+    if html is not None:
+        refused = [r["message"] for r in outcome.records if r["status"] == "refused"]
+        place(page(sections, refused).encode(), html)
+    if json:
+        document = {name: outcome.count(name) for name in ("diagnosed", "skipped", "refused")}
+        document |= {"ignored": outcome.ignored, "exit_code": outcome.exit_code}
+        say_json({**document, "settings": prior.identity, "rows": outcome.records})
+    elif html is not None and not quiet:
+        print(plain(html))
+    raise typer.Exit(outcome.exit_code)
+
+
+def _diagnosed(record: dict[str, Any]) -> str:
+    """A record of `diagnose` in one line."""
+    from ..checkup import sentence
+    from ..diagnosis import Finding
+
+    found = record["damage"]
+    if found is None:
+        return record["message"] or record["status"]
+    return sentence([Finding(**one) for one in found])
+
+
+@app.command()
+def models(
+    action: Annotated[Literal["list", "show"], typer.Argument(help="list, or show NAME.")] = "list",
+    name: Annotated[str | None, typer.Argument(help="Shipped name or model file.")] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """List the models, or show the card of one."""
+    from ..card import find, names
+
+    if action == "show" and name is None:
+        raise UsageError("which model? `relume models` lists the names.")
+    if action == "list" and name is not None:
+        raise UsageError(f"`models list` takes no name; see `relume models show {name}`.")
+    found = [find(each) for each in ([name] if name is not None else names())]
+    cards = [
+        {**fields(model.card), "sha256": model.sha256, "file": model.path and str(model.path)}
+        for model in found
+    ]
+    if json:
+        say_json(cards[0] if action == "show" else {"models": cards})
+    elif action == "list":
+        for model in found:
+            card = model.card
+            reads = ", ".join(reads.prior for reads in card.reads) or "nothing"
+            size = f"{card.parameters / 1e6:.1f} M parameters" if card.parameters else card.data
+            does = f"x{card.scale}"
+            if card.emits:
+                does, reads = "--", f"{reads}, says where there is {', '.join(card.emits)}"
+            print(f"{card.name:<16} {does}  {size:<20}  reads {reads}")
+    else:
+        if found[0].card.emits:
+            print(f"{'a':>12}  mask network: says where a picture is damaged, restores none")
+        for key, value in cards[0].items():
+            if value not in (None, "", [], (), {}):
+                print(f"{key:>12}  {value if isinstance(value, str) else flat(value)}")
+
+
+@app.command()
+def doctor(json: Json = False, quiet: Quiet = False, debug: Debug = False) -> None:
+    """Say what is here, what is missing, and the command that mends it."""
+    from ..doctor import examine
+
+    diagnosis = examine()
+    if json:
+        say_json(diagnosis.to_json())
+    elif not quiet:
+        for key, value in diagnosis.machine.items():
+            shown = ", ".join(value) if isinstance(value, list) else value
+            print(f"{key:>16}  {'unknown' if shown is None else shown}")
+        for found in diagnosis.findings:
+            mend = f"  ->  {found.mend}" if found.mend else ""
+            print(f"{found.what:>16}  {found.state:<8} {found.detail}{mend}")
+    missing = [found for found in diagnosis.findings if found.state == "missing"]
+    for found in missing:
+        warn(f"{found.what} is missing ({found.detail.rstrip('.')}). Mend it: {found.mend}")
+    raise typer.Exit(5 if missing else 0)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("-o", "--out", help="Folder.")] = Path("relume-demo"),
+    model: Model = MODEL,
+    engine: EngineName = "auto",
+    device: Device = "auto",
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Restore four damaged photographs that come with relume, and write a page about it."""
+    from .. import page
+    from ..demo import OUTRO, Shown, run
+    from ..engine import open_engine
+
+    shown: list[Shown] = []
+
+    def tell(one: Shown) -> None:
+        shown.append(one)
+        if not (json or quiet):
+            print(
+                f"{one.case.name:>8}  {one.case.spec:<24} {one.before:5.2f} -> {one.after:5.2f} dB"
+                f"  {one.seconds:.1f} s\n{'':>8}  {one.case.look}"
+            )
+
+    written = run(out, open_engine(installed(model), engine=engine, device=device), tell)
+    if json:
+        rows = [
+            {
+                "name": one.case.name,
+                "spec": one.case.spec,
+                "seed": one.case.seed,
+                "output": str(one.output),
+                "psnr_before": one.before,
+                "psnr_after": one.after,
+                "seconds": one.seconds,
+            }
+            for one in shown
+        ]
+        say_json({"page": str(written), "protocol": page.PROTOCOL, "model": model, "rows": rows})
+    elif not quiet:
+        print(f"{page.PROTOCOL}, against the photograph before the damage.")
+        print(f"Look at it: {plain(written.resolve().as_uri())}")
+        print(OUTRO)

@@ -1,0 +1,86 @@
+"""What commands say: results on stdout, warnings and a progress bar on stderr, JSON."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def say_restored(record: dict[str, Any]) -> None:
+    """One result on stdout, what had to be announced on stderr."""
+    if record["status"] == "restored":
+        print(plain(record["output"]))
+    else:
+        print(f"{plain(record['output'] or record['input'])} ({plain(record['message'])})")
+    for words in record["announced"]:
+        warn(f"{record['output']}: {words}")
+
+
+def estimate(records: list[dict[str, Any]], engine: Any, asked: Any) -> dict[str, Any]:
+    """Time and disk of what a dry run would do: one tile timed, files as large as they are."""
+    from ..restoration import seconds_per_pixel
+
+    due = [r for r in records if r["status"] == "skipped" and r["pixels"] and not r["output"]]
+    pixels = sum(r["pixels"] for r in due)
+    return {
+        "planned": len(due),
+        "eta_s": round(pixels * seconds_per_pixel(engine, asked), 1) if pixels else 0.0,
+        "bytes": sum(Path(r["input"]).stat().st_size for r in due) * engine.card.scale**2,
+    }
+
+
+class Bar:
+    """A progress bar with the time left, on stderr, where that is a terminal."""
+
+    def __init__(self, what: str, silent: bool) -> None:
+        self._what = what
+        self._bar: Any = None
+        self._task: Any = None
+        self._silent = silent or not sys.stderr.isatty()
+
+    def __enter__(self) -> "Bar":
+        return self
+
+    def show(self, done: int, total: int, words: str = "") -> None:
+        if self._silent:
+            return
+        if self._bar is None:
+            from rich.console import Console
+            from rich.progress import Progress
+
+            self._bar = Progress(console=Console(stderr=True), transient=True)
+            self._task = self._bar.add_task(self._what)
+            self._bar.start()
+        self._bar.update(
+            self._task, completed=done, total=total, description=f"{self._what} {words}"
+        )
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+
+def fields(card: Any) -> dict[str, Any]:
+    from json import loads
+
+    return loads(card.to_json())
+
+
+def flat(value: Any) -> str:
+    from json import dumps
+
+    return dumps(value, ensure_ascii=False)
+
+
+def say_json(document: Any) -> None:
+    from json import dumps
+
+    print(dumps(document, indent=1, default=str))
+
+
+def plain(name: object) -> str:
+    """A file's name on one line, whatever it holds."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(name))
+
+
+def warn(message: str) -> None:
+    print(f"relume: {plain(' '.join(message.split()))}", file=sys.stderr)
