@@ -15,7 +15,7 @@ damaged where the true severity is above `--positive`. Five tables:
   as it was drawn.
 - real: raindrops photographed with and without, damaged where the difference shows (truth.visible
   above 0.5).
-- clean: the share of clean pictures whose severity is above `--action`, in % of the area.
+- clean: of clean pictures, how many are called clean, and the area above the action levels, in %.
 
 Intervals are 95 % bootstraps over photographs, 2000 draws.
 """
@@ -25,7 +25,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,6 +33,7 @@ import numpy as np
 import torch
 
 from relume.card import find
+from relume.diagnosis import Diagnosis, judged
 from relume.engine import open_engine
 from relume.errors import RelumeError
 from relume.image import read
@@ -88,29 +89,29 @@ TABLES = {
     "clean": "Clean pictures: area called damaged, %",
 }
 
-See = Callable[[np.ndarray], Mapping[str, np.ndarray]]
-"""(1, 3, h, w) in [0, 1] -> kind -> (h, w) severity, as the network says."""
-
 
 @dataclass(frozen=True)
 class Run:
     """What is measured, and how.
 
     Args:
-        see: The network.
+        prior: The network.
         emits: The kinds it knows.
         data: Folder of the data sets.
         positive: Severity above which a pixel is damaged.
-        action: Severity above which something would be done.
         limit: The first so many pictures of each set; None: all.
     """
 
-    see: See
+    prior: DamagePrior
     emits: tuple[str, ...]
     data: Path
     positive: float
-    action: float
     limit: int | None
+
+    def see(self, rgb: np.ndarray) -> dict[str, np.ndarray]:
+        """Kind -> (H, W) severity, of a picture (1, 3, H, W)."""
+        guide = self.prior(rgb)
+        return dict(zip(guide.names, guide.array[0], strict=True))
 
 
 def cbsd68(data: Path) -> list[Path]:
@@ -210,9 +211,9 @@ def agreed(name: str, run: Run) -> list[str]:
     ]
 
 
-def areas(said: Mapping[str, np.ndarray], action: float) -> dict[str, float]:
-    """Share of a picture whose severity is above `action`, in %: of any kind, and of each."""
-    above = {kind: severity > action for kind, severity in said.items()}
+def areas(found: Diagnosis) -> dict[str, float]:
+    """Share of a picture above the kinds' own action levels, in %: of any kind, and of each."""
+    above = {kind: found.map_of(kind) >= level for kind, level in found.levels.items()}
     above = {"any": np.any(list(above.values()), 0), **above}
     return {kind: 100 * float(where.mean()) for kind, where in above.items()}
 
@@ -223,18 +224,19 @@ def called(name: str, run: Run) -> list[str]:
     files = cbsd68(run.data) if name == "clean-cbsd68" else [p for p, _ in photographs(folder)]
     shows = photograph_of([str(file) for file in files])
     rows: list[dict[str, float]] = []
+    clean = 0
     for _, file in counted(name, files, run.limit):
-        rows.append(areas(run.see(read(file).rgb()), run.action))
+        found = judged(run.prior(read(file).rgb()), run.prior.engine.card.sureness)
+        rows.append(areas(found))
+        clean += found.clean
     groups = [shows(str(file)) for file in files[: len(rows)]]
-    found = summary([row["any"] for row in rows], groups)
-    ends = (
-        "[one photograph]" if found["ci95"] is None else "[{:.2f}, {:.2f}]".format(*found["ci95"])
-    )
+    mean = summary([row["any"] for row in rows], groups)
+    ends = "[one photograph]" if mean["ci95"] is None else "[{:.2f}, {:.2f}]".format(*mean["ci95"])
     worst = max(range(len(rows)), key=lambda i: rows[i]["any"])
     each = " | ".join(f"{np.mean([row[kind] for row in rows]):.2f}" for kind in run.emits)
     return [
-        f"| {name.removeprefix('clean-')} | {len(rows)} ({len(set(groups))}) | "
-        f"{found['mean']:.2f} {ends} | {rows[worst]['any']:.1f} "
+        f"| {name.removeprefix('clean-')} | {len(rows)} ({len(set(groups))}) | {clean} | "
+        f"{mean['mean']:.2f} {ends} | {rows[worst]['any']:.1f} "
         f"({files[worst].stem}) | {each} |"
     ]
 
@@ -243,7 +245,7 @@ def head(table: str, run: Run) -> str:
     columns = {
         "where": "damage | kind | n | prevalence | AP",
         "badly": "damage | kind | n | true mean | said mean | r over pictures | r over pixels",
-        "clean": f"set | n (photographs) | any kind | worst | {' | '.join(run.emits)}",
+        "clean": f"set | n (photographs) | clean | any kind | worst | {' | '.join(run.emits)}",
     }
     names = columns.get(table, columns["where"])
     return f"| {names} |\n|{'---|' * (names.count('|') + 1)}"
@@ -286,7 +288,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="of the engine; all cores by default")
     parser.add_argument("--sets", default="all", help="names or tables, comma-separated")
     parser.add_argument("--positive", type=float, default=0.25, help="severity of a damaged pixel")
-    parser.add_argument("--action", type=float, default=0.25, help="severity that is acted upon")
     parser.add_argument("--limit", type=int, help="the first N pictures of each set")
     given = parser.parse_args()
 
@@ -295,19 +296,14 @@ def main() -> None:
     found = find(given.model)
     engine = open_engine(found, given.engine, "cpu", given.threads)
     prior = DamagePrior(engine)
-
-    def see(rgb: np.ndarray) -> Mapping[str, np.ndarray]:
-        guide = prior(rgb)
-        return dict(zip(guide.names, guide.maps[0], strict=True))
-
-    run = Run(see, found.card.emits, given.data, given.positive, given.action, given.limit)
+    run = Run(prior, found.card.emits, given.data, given.positive, given.limit)
     package = {"onnx": "onnxruntime"}.get(engine.name, engine.name)
     first = f", the first {given.limit} pictures of each set" if given.limit else ""
     print(
         f"Model {found.card.name}, tensors {found.card.digest or '-'}. Engine {engine.name} "
         f"{importlib.metadata.version(package)}, {engine.device}, {engine.precision}. Damage: "
-        f"CBSD68, seed {SEED}, uint8{first}. Damaged: severity above {given.positive:g}; acted "
-        f"upon: above {given.action:g}. Intervals: 95 % bootstrap over photographs. "
+        f"CBSD68, seed {SEED}, uint8{first}. Damaged: severity above {given.positive:g}. "
+        f"Intervals: 95 % bootstrap over photographs. "
         f"`python benchmarks/damage.py {' '.join(sys.argv[1:])}`",
         flush=True,
     )

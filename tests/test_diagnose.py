@@ -119,9 +119,9 @@ def test_findings_say_what_the_maps_say_the_worst_first():
 def test_confidence_is_the_card_s_and_decides_what_is_told():
     maps = maps_of(rain=(ALL, ALL, 0.4))
     mean = np.log10(0.4 + 1e-6)
-    sure = Sureness(0.3, 2.0, 1.0, 0.5)
+    sure = Sureness(0.3, 3.0, 1.0, 0.5)
     (rain,) = judged(maps, {"rain": sure}).damage
-    assert rain.confidence == pytest.approx(1 / (1 + np.exp(-(2 + 1.5 * mean))))
+    assert rain.confidence == pytest.approx(1 / (1 + np.exp(-(3 + 1.5 * mean))))
     assert judged(maps, {"rain": Sureness(0.3, -2.0, 1.0, 0.5)}).clean
     assert judged(maps, {"rain": Sureness(0.5, 9.0, 1.0, 0.5)}).clean  # nothing to be sure of
 

@@ -15,7 +15,7 @@ from test_reproduce import Beside
 from relume import card as cards
 from relume import restore
 from relume.card import survey
-from relume.engine import open_engine
+from relume.engine import SHAPES, open_engine
 from relume.errors import ModelError, RecipeError, UsageError
 from relume.guidance import Guidance, Guide
 from relume.image import Picture, read, write
@@ -553,3 +553,11 @@ def test_what_a_start_has_no_adapter_for_begins_as_it_is_drawn(root, tmp_path):
     weights.save(file, {**stored, "adapters.intro.other": torch.zeros(1)}, recipe=bare.resolved())
     with pytest.raises(ModelError, match="does not fit"):
         begin_with(model, file)
+
+
+def test_a_folder_of_many_sizes_keeps_few_graphs(model):
+    engine = open_engine(model, "openvino")
+    prior = DamagePrior(engine)
+    for side in range(16, 16 + 4 * (SHAPES + 3), 4):
+        prior(np.zeros((1, 3, side, side), np.float32))
+    assert len(engine._compiled) == SHAPES

@@ -15,11 +15,16 @@ from .guidance import Guide
 from .image import Picture, read
 from .priors.damage import ACTION, UNKNOWN, DamagePrior
 
-SURE = 0.5
-"""Confidence from which a kind is reported."""
+SURE = 0.8
+"""Confidence from which a kind is reported: at 0.5 a third of the clean photographs of photos/val
+were told of grain or dust, here one of 29."""
 
 BLOCK = 64
 """Side of the squares, in pixels, of which the worst one is evidence: a scratch is small."""
+
+
+NOTHING = -6.0
+"""Decimal logarithm of so little evidence that there is none."""
 
 
 @dataclass(frozen=True)
@@ -176,8 +181,10 @@ class Evidence:
 
     @property
     def logs(self) -> tuple[float, float]:
-        """Decimal logarithms of mean and worst square, from -6 on: what confidence is read from."""
-        return math.log10(self.mean + 1e-6), math.log10(self.worst + 1e-6)
+        """Decimal logarithms of mean and worst square, what confidence is read from; NOTHING at
+        least."""
+        mean, worst = (max(NOTHING, math.log10(v + 1e-12)) for v in (self.mean, self.worst))
+        return mean, worst
 
     def confidence(self, known: Sureness) -> float:
         """How often as much was damage, in [0, 1]."""

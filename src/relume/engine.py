@@ -201,6 +201,10 @@ _GPU_PROVIDERS: dict[str, dict[str, str]] = {
 }
 
 
+SHAPES = 6
+"""Shapes of tiles for which an engine keeps a graph compiled: two a picture, with room."""
+
+
 class OpenVinoEngine:
     """OpenVINO, compiled once for each shape of tile: free shapes run at half the speed.
 
@@ -283,11 +287,16 @@ class OpenVinoEngine:
     def _request(self, graph: Any, given: dict[str, np.ndarray], precision: Precision) -> Any:
         key = (graph is self._graph, precision, *(a.shape for a in given.values()))
         if key not in self._compiled:
+            # A folder of a thousand sizes would keep a thousand graphs; each holds its memory.
+            while len(self._compiled) >= SHAPES:
+                self._compiled.pop(next(iter(self._compiled)))
             fixed = graph.clone()
             fixed.reshape({name: list(array.shape) for name, array in given.items()})
             hint = "bf16" if precision == "bf16" else "f32"
             settings = {**self._settings, "INFERENCE_PRECISION_HINT": hint}
             self._compiled[key] = self._core.compile_model(fixed, self.device.upper(), settings)
+        else:
+            self._compiled[key] = self._compiled.pop(key)  # the last one asked for goes last
         return self._compiled[key]
 
 

@@ -20,6 +20,7 @@ from ..tiling import Plan, plan
 from .restorer import as_tensors, prepared_by
 
 SEAM = 0.5 / 255  # what tiles of a local network may differ from the whole picture
+SEVERITY_SEAM = 0.01  # the same of a mask network, whose maps are told in hundredths
 RATIO = 1.02  # what steps across the seams of any other may be, in those of the whole picture
 FURTHEST = 64  # pixels that its tiles may share before they are given up
 
@@ -76,7 +77,8 @@ def measure_overlap(
     """The smallest multiple of 8 at which tiles of `tile` pixels show no seams.
 
     Of a local network they give what the whole picture gives: the largest difference anywhere, both
-    clipped to [0, 1], may be half an 8-bit level, and the reach, rounded up, is always enough. What
+    clipped to [0, 1], may be half an 8-bit level (of a severity, which is no pixel, a hundredth),
+    and the reach, rounded up, is always enough. What
     a network that looks at the whole picture makes of a tile is another picture; there the mean
     squared step across the seams may be 1.02 times that of the whole picture at the same places,
     in the mean over the pictures.
@@ -105,6 +107,8 @@ def measure_overlap(
 
     local = restorer.support == "local"
     most, name, unit = (SEAM, "seam error (levels)", 255) if local else (RATIO, "seams", 1)
+    if local and getattr(restorer, "emits", ()):
+        most, name, unit = SEVERITY_SEAM, "seam error (severity)", 1
     given = [(rgb, ready(rgb, guidance)) for rgb, guidance in pictures]
     wholes = [np.clip(run(rgb, guidance), 0, 1) for rgb, guidance in given]
     overlap, worst = 0, 0.0

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..card import Sureness
-from ..diagnosis import Evidence
+from ..diagnosis import NOTHING, Evidence
 from ..errors import UsageError
 from ..priors.damage import ACTION, UNKNOWN, DamagePrior
 from .data import Damage
@@ -32,7 +32,8 @@ def measure(
     """Fit, for each kind, the odds that it is there to what the network's map holds.
 
     Parts of photographs are damaged as the network's own recipe damages them; a kind is there where
-    its severity reaches the action level anywhere. Platt's logistic fit (Probabilistic outputs for
+    its severity reaches the action level anywhere. Maps that stay below it everywhere do not count:
+    of them nothing is told, whatever the odds. Platt's logistic fit (Probabilistic outputs for
     support vector machines, 1999), with his targets, so that few examples make no certainty.
 
     Args:
@@ -66,8 +67,10 @@ def measure(
             there[k, i] = did is not None and bool((did[k] >= levels[k]).any())
         if progress:
             progress(i + 1, count)
+    told = logs[:, :, 0] > NOTHING
     return {
-        kind: Sureness(levels[k], *fitted(kind, logs[k], there[k])) for k, kind in enumerate(kinds)
+        kind: Sureness(levels[k], *fitted(kind, logs[k, told[k]], there[k, told[k]]))
+        for k, kind in enumerate(kinds)
     }
 
 
