@@ -124,6 +124,7 @@ def test_confidence_is_the_card_s_and_decides_what_is_told():
     assert rain.confidence == pytest.approx(1 / (1 + np.exp(-(3 + 1.5 * mean))))
     assert judged(maps, {"rain": Sureness(0.3, -2.0, 1.0, 0.5)}).clean
     assert judged(maps, {"rain": Sureness(0.5, 9.0, 1.0, 0.5)}).clean  # nothing to be sure of
+    assert judged(maps, {"rain": replace(sure, told=0.95)}).clean  # clean ones reach as much
 
 
 def test_more_evidence_is_never_less_sure():

@@ -71,12 +71,14 @@ class Sureness:
         level: Severity from which something should be done about it, in (0, 1).
         offset, mean, worst: The log-odds are offset + mean log10(m) + worst log10(w), of the
             severity above `level` on the whole picture, m, and on its worst square, w.
+        told: Confidence from which it is told: above that of undamaged photographs.
     """
 
     level: float
     offset: float
     mean: float
     worst: float
+    told: float = 0.5
 
 
 @dataclass(frozen=True)
@@ -235,7 +237,7 @@ def _sureness(raw: object) -> dict[str, Sureness]:
     except TypeError:
         raise ModelError("the card does not say how sure it is in words we know") from None
     for said in read.values():
-        numbers = (said.level, said.offset, said.mean, said.worst)
+        numbers = (said.level, said.offset, said.mean, said.worst, said.told)
         if not all(type(n) in (int, float) and abs(n) < 1e6 for n in numbers):
             raise ModelError("how sure the card is, is no number")
         if not 0 < said.level < 1:

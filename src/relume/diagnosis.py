@@ -15,10 +15,6 @@ from .guidance import Guide
 from .image import Picture, read
 from .priors.damage import ACTION, UNKNOWN, DamagePrior
 
-SURE = 0.8
-"""Confidence from which a kind is reported: at 0.5 a third of the clean photographs of photos/val
-were told of grain or dust, here one of 29."""
-
 BLOCK = 64
 """Side of the squares, in pixels, of which the worst one is evidence: a scratch is small."""
 
@@ -134,7 +130,8 @@ def judged(maps: Guide, sureness: Mapping[str, Sureness]) -> Diagnosis:
         levels[kind] = known.level if known else ACTION.get(kind, UNKNOWN)
         seen = Evidence.of(severity, levels[kind])
         sure = seen.confidence(known) if known else None
-        if seen.area and (sure >= SURE if sure is not None else seen.area >= 0.005):
+        enough = seen.area >= 0.005 if sure is None or known is None else sure >= known.told
+        if seen.area and enough:
             found.append(Finding(kind, seen.mean / seen.area, seen.area, seen.where, sure))
     found.sort(key=lambda one: -one.severity * one.area)
     return Diagnosis(tuple(found), maps, levels)

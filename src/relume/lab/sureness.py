@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,13 @@ from ..errors import UsageError
 from ..priors.damage import ACTION, UNKNOWN, DamagePrior
 from .data import Damage
 from .degrade import generator, parse
-from .photographs import load_photographs, part_of
+from .photographs import Photograph, load_photographs, part_of
 from .recipe import Recipe
 from .truth import severities
 
 WINDOWS = (0.4, 1.0)
 LEAST = 256
+MARGIN = 0.01  # of confidence, above that of undamaged photographs
 
 
 def measure(
@@ -33,8 +35,10 @@ def measure(
 
     Parts of photographs are damaged as the network's own recipe damages them; a kind is there where
     its severity reaches the action level anywhere. Maps that stay below it everywhere do not count:
-    of them nothing is told, whatever the odds. Platt's logistic fit (Probabilistic outputs for
-    support vector machines, 1999), with his targets, so that few examples make no certainty.
+    of them nothing is told, whatever the odds. A kind is told from a confidence of 0.5, or above
+    what it comes to on any of the undamaged photographs. Platt's logistic fit (Probabilistic
+    outputs for support vector machines, 1999), with his targets, so that few examples make no
+    certainty.
 
     Args:
         prior: The mask network, whose card has its recipe.
@@ -67,11 +71,22 @@ def measure(
             there[k, i] = did is not None and bool((did[k] >= levels[k]).any())
         if progress:
             progress(i + 1, count)
-    told = logs[:, :, 0] > NOTHING
+    counts = logs[:, :, 0] > NOTHING
+    sure = [
+        Sureness(levels[k], *fitted(kind, logs[k, counts[k]], there[k, counts[k]]))
+        for k, kind in enumerate(kinds)
+    ]
+    clean = np.array([_confidences(prior, sizes[0], sure) for sizes in photographs])
     return {
-        kind: Sureness(levels[k], *fitted(kind, logs[k, told[k]], there[k, told[k]]))
+        kind: replace(sure[k], told=round(max(0.5, float(clean[:, k].max()) + MARGIN), 3))
         for k, kind in enumerate(kinds)
     }
+
+
+def _confidences(prior: DamagePrior, photo: Photograph, sure: Sequence[Sureness]) -> list[float]:
+    """Of each kind, in a photograph as it is."""
+    maps = prior(photo.pixels[None] * np.float32(1 / 255)).array[0]
+    return [Evidence.of(m, s.level).confidence(s) for m, s in zip(maps, sure, strict=True)]
 
 
 def fitted(kind: str, logs: np.ndarray, there: np.ndarray) -> tuple[float, float, float]:
