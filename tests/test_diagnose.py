@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from html import unescape
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -10,9 +11,9 @@ import pytest
 from relume import survey
 from relume.batch import Job
 from relume.card import MASKS, Card, Sureness, names
-from relume.checkup import PICTURED, page, task
+from relume.checkup import PICTURED, _with_legend, page, task
 from relume.diagnosis import Evidence, Finding, diagnose, judged, overlay, place
-from relume.errors import ModelError
+from relume.errors import ModelError, PictureError
 from relume.guidance import Guide
 from relume.image import Picture, read, write
 from relume.priors.damage import ACTION, KINDS, DamagePrior
@@ -31,6 +32,7 @@ class Bright:
     """A mask network's engine that takes what is bright for dust, and what is dark for rain."""
 
     name, precision, device, first = "fake", "float32", "cpu", None
+    notes: ClassVar[list[str]] = []
     card = Card("bright", emits=("rain", "dust"), digest="0" * 8)
 
     def __call__(self, tile, guidance):
@@ -202,6 +204,26 @@ def test_maps_are_what_restore_reads_back(scan, tmp_path):
     before, after = read(dusty).pixels, restored.picture.pixels
     assert np.array_equal(before == after, np.broadcast_to(weight[..., None] == 0, before.shape))
     assert restore(clean, "invert", map=masks.of(clean, (128, 128))).unchanged
+
+
+def test_an_overlay_of_segment_is_no_finding_of_nothing(scan, tmp_path):
+    source = scan("in/a.png")
+    folder = tmp_path / "seen"
+    folder.mkdir()
+    for ending in (".regions.png", ".overlay.png"):
+        write(read(source), folder / f"a{ending}")
+    with pytest.raises(PictureError, match="no mask"):
+        Masks(folder).of(source, (128, 128))
+
+
+def test_a_narrow_picture_s_legend_is_broken_not_cut(scan):
+    found = judged(maps_of(64, 130, dust=(ALL, ALL, 0.9)), {})
+    wide = judged(maps_of(64, 900, dust=(ALL, ALL, 0.9)), {})
+    heights = [
+        _with_legend(np.zeros((1, 3, 64, width), np.float32), one).shape[2] - 64
+        for width, one in ((130, found), (900, wide))
+    ]
+    assert heights[0] > 1.5 * heights[1]
 
 
 def test_a_second_run_looks_again_and_writes_nothing_anew(scan, tmp_path):

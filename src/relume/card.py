@@ -202,7 +202,8 @@ class Card:
         for key in BESIDE.values():
             if not isinstance(getattr(self, key), str | None):
                 raise ModelError(f"{key} of the card is not a digest")
-        if not re.fullmatch(r"[\w.-]{0,64}", str(self.masks_name)):
+        name = self.masks_name
+        if not (isinstance(name, str) and re.fullmatch(r"[\w.-]{0,64}", name)):
             raise ModelError("masks_name of the card is not a plain word")
         for key in ("recipe", "figures"):
             if not isinstance(getattr(self, key), dict):

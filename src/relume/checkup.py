@@ -50,7 +50,8 @@ def task(prior: DamagePrior, *, maps: bool, show: Callable[[str], None] | None =
         if show and rgb is not None:
             show(_section(source, fit(rgb, SHOWN_SIDE) if shown < PICTURED else None, found))
             shown += 1
-        return Seen(found.to_json(), drawn)
+        announced, prior.engine.notes = prior.engine.notes, []
+        return Seen(found.to_json(), drawn, announced)
 
     fields = ("clean", "tier", "tier_margin", "difficulty", "damage")
     return Task(look, "diagnosed", dict.fromkeys(fields), lambda name: name.endswith(MAP_ENDINGS))
@@ -100,9 +101,21 @@ def _with_legend(rgb: np.ndarray, found: Diagnosis) -> np.ndarray:
     drawn = overlay(rgb, found, kinds)
     width = drawn.shape[3]
     points = max(9, round(width / 90))
-    lines = [_line(str(one), INKS.get(one.kind, PLAIN), width, points) for one in found.damage]
+    lines = [
+        _line(words, INKS.get(one.kind, PLAIN), width, points)
+        for one in found.damage
+        for words in _broken(str(one), width, points)
+    ]
     lines = lines or [_line("nothing wrong found", PLAIN, width, points)]
     return np.concatenate([drawn, *lines], 2)
+
+
+def _broken(words: str, width: int, points: int) -> list[str]:
+    """In two where the picture is too narrow for one line."""
+    if caption(words, points).shape[1] <= width - points:
+        return [words]
+    finding, where = words.split(" (", 1)
+    return [finding, f"({where}"]
 
 
 def _line(words: str, ink: tuple[int, int, int], width: int, points: int) -> np.ndarray:

@@ -409,7 +409,9 @@ def _weight_of(source: Path, masks: Path, flag: str, shape: tuple[int, ...]) -> 
         for name in (wanted.name, wanted.stem):
             found = {kind: folder / f"{name}.{kind}.png" for kind in KINDS}
             found = {kind: path for kind, path in found.items() if path.is_file()}
-            if found or (folder / f"{name}{OVERLAY}").is_file():
+            # What `segment` writes has an overlay too, and says nothing of damage.
+            segmented = (folder / f"{name}.regions.png").is_file()
+            if found or ((folder / f"{name}{OVERLAY}").is_file() and not segmented):
                 weight = np.zeros(shape[:2], np.float32)
                 for kind, path in found.items():
                     np.maximum(weight, to_act(as_map(path, shape), kind), out=weight)

@@ -25,7 +25,7 @@ from .options import (
     need_lab,
 )
 from .program import app
-from .said import Bar, estimate, fields, flat, plain, say_json, say_restored, warn
+from .said import Bar, estimate, fields, flat, plain, say_json, say_restored, say_survey, warn
 
 
 @app.command()
@@ -223,10 +223,7 @@ def segment(
 
         outcome = survey.run(job, task(look), progress=tell)
     if json:
-        names = ("segmented", "skipped", "refused")
-        document = {name: outcome.count(name) for name in names}
-        document |= {"ignored": outcome.ignored, "exit_code": outcome.exit_code}
-        say_json({**document, "settings": settings, "rows": outcome.records})
+        say_survey(outcome, "segmented", settings)
     raise typer.Exit(outcome.exit_code)
 
 
@@ -283,9 +280,7 @@ def diagnose(
         refused = [r["message"] for r in outcome.records if r["status"] == "refused"]
         place(page(sections, refused).encode(), html)
     if json:
-        document = {name: outcome.count(name) for name in ("diagnosed", "skipped", "refused")}
-        document |= {"ignored": outcome.ignored, "exit_code": outcome.exit_code}
-        say_json({**document, "settings": prior.identity, "rows": outcome.records})
+        say_survey(outcome, "diagnosed", prior.identity)
     elif html is not None and not quiet:
         print(plain(html))
     raise typer.Exit(outcome.exit_code)

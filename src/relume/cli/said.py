@@ -5,6 +5,13 @@ from pathlib import Path
 from typing import Any
 
 
+def say_survey(outcome: Any, status: str, settings: dict[str, Any]) -> None:
+    """What became of a job that looks at pictures, in JSON; `status` is of those it looked at."""
+    document = {name: outcome.count(name) for name in (status, "skipped", "refused")}
+    document |= {"ignored": outcome.ignored, "exit_code": outcome.exit_code}
+    say_json({**document, "settings": settings, "rows": outcome.records})
+
+
 def say_restored(record: dict[str, Any]) -> None:
     """One result on stdout, what had to be announced on stderr."""
     if record["status"] == "restored":

@@ -27,7 +27,7 @@ def measure(
     prior: DamagePrior,
     folder: Path,
     *,
-    count: int = 600,
+    count: int = 400,
     seed: int = 12,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, Sureness]:

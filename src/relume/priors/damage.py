@@ -98,7 +98,7 @@ class DamagePrior:
         height, width = rgb.shape[-2:]
         tiles = plan(height, width, multiple_of=card.multiple_of, overlap=card.overlap, tile=TILE)
         with self._turn:
-            maps = tiles.run(rgb, known, self.engine)
+            maps = tiles.run(rgb, known, self.engine, announce=self.engine.notes.append)
         return Guide(
             maps=np.clip(maps, 0, 1, out=maps),
             names=card.emits,
