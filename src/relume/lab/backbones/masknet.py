@@ -100,9 +100,9 @@ class MaskNet(nn.Module):
         if fold > 1:
             self.local = nn.Sequential(
                 nn.Conv2d(3 + RESIDUALS, LOCAL, 3, padding=1),
-                nn.GELU(),
+                nn.ReLU(),
                 nn.Conv2d(LOCAL, LOCAL, 3, padding=1),
-                nn.GELU(),
+                nn.ReLU(),
             )
             self.read = nn.Conv2d(LOCAL, len(self.emits), 1)
         for name, scale in self.trunk.named_parameters():
