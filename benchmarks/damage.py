@@ -6,8 +6,10 @@ Damage is made on CBSD68 as `relume degrade --seed 11` makes it, in 8-bit files.
 damaged where the true severity is above `--positive`. Five tables:
 
 - where: average precision over the pixels of all pictures together, beside the prevalence, which is
-  what chance scores. The blur of a flat wall cannot be seen: there pixels weigh with the gradient
-  energy of the clean picture, in the prevalence too.
+  what chance scores, and beside that of the difference to the clean picture (the largest of the
+  colours), which no network sees: where light damage lies on light ground, or covers a pixel a
+  little more or less than the limit, even that tells them badly. The blur of a flat wall cannot be
+  seen: there pixels weigh with the gradient energy of the clean picture, in the prevalence too.
 - badly: damage of whole pictures. Pearson's correlation of severities, of the means of pictures and
   of all pixels; and the mean severities, true and said.
 - two: two damages in one picture, average precision of each. What covers a whole picture leaves
@@ -15,7 +17,8 @@ damaged where the true severity is above `--positive`. Five tables:
   as it was drawn.
 - real: raindrops photographed with and without, damaged where the difference shows (truth.visible
   above 0.5).
-- clean: of clean pictures, how many are called clean, and the area above the action levels, in %.
+- clean: of clean pictures, how many are called clean, and the area above the action levels, in %:
+  of the kinds that are told, and of all maps, told or not.
 
 Intervals are 95 % bootstraps over photographs, 2000 draws.
 """
@@ -160,6 +163,7 @@ def ranked(name: str, run: Run) -> list[str]:
     chain = parse(spec)
     kinds = [kind for kind in map(MAP.__getitem__, chain.kinds) if kind in run.emits]
     rankings = {kind: Ranking() for kind in kinds}
+    differences = {kind: Ranking() for kind in kinds}
     for index, file in counted(name, cbsd68(run.data), run.limit):
         gt = read(file).rgb()
         sampled = drawn(chain, gt, index)
@@ -169,11 +173,17 @@ def ranked(name: str, run: Run) -> list[str]:
         for kind in kinds:
             weight = energy if kind == "blur" else None
             rankings[kind].add(file.stem, said[kind], true[kind] > run.positive, weight)
+            apart = np.abs(lq - gt)[0].max(0)
+            differences[kind].add(file.stem, apart, true[kind] > run.positive, weight)
             if kind in WHOLE:
                 lq, rest = damaged(gt, without(sampled, kind), kinds)
                 other = run.see(lq)
                 rankings[kind].add(file.stem, other[kind], rest[kind] > run.positive)
-    return [precision_row(f"`{spec}`", kind, ranking) for kind, ranking in rankings.items()]
+    rows = [precision_row(f"`{spec}`", kind, ranking) for kind, ranking in rankings.items()]
+    if SETS[name][0] != "where":
+        return rows
+    beside = [str(d.average_precision()) for d in differences.values()]
+    return [f"{row} {seen} |" for row, seen in zip(rows, beside, strict=True)]
 
 
 def real_drops(name: str, run: Run) -> list[str]:
@@ -212,9 +222,12 @@ def agreed(name: str, run: Run) -> list[str]:
 
 
 def areas(found: Diagnosis) -> dict[str, float]:
-    """Share of a picture above the kinds' own action levels, in %: of any kind, and of each."""
+    """Share of a picture above the kinds' own action levels, in %: of those that are told, of any,
+    and of each."""
     above = {kind: found.map_of(kind) >= level for kind, level in found.levels.items()}
-    above = {"any": np.any(list(above.values()), 0), **above}
+    told = [above[one.kind] for one in found.damage]
+    nothing = np.zeros((1, 1), bool)
+    above = {"told": np.any(told or [nothing], 0), "any": np.any(list(above.values()), 0), **above}
     return {kind: 100 * float(where.mean()) for kind, where in above.items()}
 
 
@@ -223,6 +236,7 @@ def called(name: str, run: Run) -> list[str]:
     folder = run.data / SETS[name][1]
     files = cbsd68(run.data) if name == "clean-cbsd68" else [p for p, _ in photographs(folder)]
     shows = photograph_of([str(file) for file in files])
+    title = name.removeprefix("clean-")
     rows: list[dict[str, float]] = []
     clean = 0
     for _, file in counted(name, files, run.limit):
@@ -232,10 +246,11 @@ def called(name: str, run: Run) -> list[str]:
     groups = [shows(str(file)) for file in files[: len(rows)]]
     mean = summary([row["any"] for row in rows], groups)
     ends = "[one photograph]" if mean["ci95"] is None else "[{:.2f}, {:.2f}]".format(*mean["ci95"])
+    told = np.mean([row["told"] for row in rows])
     worst = max(range(len(rows)), key=lambda i: rows[i]["any"])
     each = " | ".join(f"{np.mean([row[kind] for row in rows]):.2f}" for kind in run.emits)
     return [
-        f"| {name.removeprefix('clean-')} | {len(rows)} ({len(set(groups))}) | {clean} | "
+        f"| {title} | {len(rows)} ({len(set(groups))}) | {clean} | {told:.2f} | "
         f"{mean['mean']:.2f} {ends} | {rows[worst]['any']:.1f} "
         f"({files[worst].stem}) | {each} |"
     ]
@@ -243,11 +258,12 @@ def called(name: str, run: Run) -> list[str]:
 
 def head(table: str, run: Run) -> str:
     columns = {
-        "where": "damage | kind | n | prevalence | AP",
+        "where": "damage | kind | n | prevalence | AP | AP of the difference to gt",
+        "two": "damage | kind | n | prevalence | AP",
         "badly": "damage | kind | n | true mean | said mean | r over pictures | r over pixels",
-        "clean": f"set | n (photographs) | clean | any kind | worst | {' | '.join(run.emits)}",
+        "clean": f"set | n (photographs) | clean | told | any | worst | {' | '.join(run.emits)}",
     }
-    names = columns.get(table, columns["where"])
+    names = columns.get(table, columns["two"])
     return f"| {names} |\n|{'---|' * (names.count('|') + 1)}"
 
 

@@ -6,6 +6,10 @@ Twenty-nine validation photographs show few of the pictures that come out wrong 
 of one in another exposure, white balance and contrast is a picture that training never saw; so many
 of them, under each damage, show the tail as well as the middle. The networks run as in training, on
 crops of 128 pixels whose thumbnail is their part's.
+
+Where one of them is told where the picture is damaged, the shipped mask network looks at the whole
+parts, six of each photograph, and all networks get crops of those. A network that was trained under
+a control of it is told what that control says.
 """
 
 from __future__ import annotations
@@ -16,16 +20,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from relume.lab.data import Batch, Damage, Damaged
+from relume.card import MASKS
+from relume.guidance import Guidance
+from relume.lab.controls import CONTROLS
+from relume.lab.data import DAMAGE, Batch, Damage, Damaged
 from relume.lab.finished import opened
 from relume.lab.metrics import as_uint8, psnr
 from relume.lab.photographs import load_photographs
-from relume.lab.restorer import Restorer
+from relume.lab.restorer import Restorer, as_tensors
 from relume.lab.sources import Source
 from relume.priors import PRIORS
+from relume.priors.damage import DamagePrior
 
 VALIDATION = Path(__file__).resolve().parents[2] / "shared/data/photos/val"
 PARTS, CROP, SEED = 174, 128, 77
+FIXED = 6  # parts of each photograph, where a mask network looks at them whole
 DAMAGES = {
     "clean": ("", 0.0),
     "clean, soft": ("", 1.0),
@@ -42,14 +51,32 @@ DAMAGES = {
 FELL, CLEAN = -3.0, 30.0
 
 
-def parts(spec: str, soft: float, count: int) -> Batch:
-    """`count` damaged parts and what their thumbnails show."""
+def parts(spec: str, soft: float, count: int, masks: DamagePrior | None) -> Batch:
+    """`count` damaged parts, what their thumbnails show, and what `masks` says of them."""
     photographs = load_photographs(VALIDATION, sizes=1)
     shares = [0.0, 1.0] if spec else [1.0]
     damage = Damage({spec or "noise:sigma=25": 1.0}, shares, soft=soft)
     sources = {"thumbnail": Source(PRIORS["thumbnail"]())}
-    samples = Damaged(photographs, damage, seed=SEED, sources=sources, windows=(0.3, 1.0))
+    if masks:
+        sources[DAMAGE] = Source(masks)
+    samples = Damaged(
+        photographs,
+        damage,
+        seed=SEED,
+        sources=sources,
+        windows=(0.3, 1.0),
+        fixed=FIXED if masks else 0,
+    )
     return samples.batch(0, count, CROP)
+
+
+def under(control: str, batch: Batch) -> Batch:
+    """The batch with what a control of the mask network says in its place."""
+    if control == "none":
+        return batch
+    known = Guidance({DAMAGE: batch.guidance[DAMAGE].map(lambda a: a.numpy())})
+    said = as_tensors(CONTROLS[control](known, Guidance(), Guidance(), torch.Generator()))
+    return Batch(batch.lq, batch.gt, batch.guidance.with_guide(DAMAGE, said[DAMAGE]))
 
 
 @torch.inference_mode()
@@ -75,10 +102,13 @@ def main() -> None:
     arguments = parser.parse_args()
     networks = []
     for path in arguments.models:
-        network, _ = opened(path)
+        network, stored = opened(path)
+        control = stored.recipe.get("priors", {}).get(DAMAGE, {}).get("control", "none")
         if arguments.doubt is not None:
             network.encoders["code"].doubt = arguments.doubt
-        networks.append(network.eval())
+        networks.append((network.eval(), control))
+    told = any(r.prior == DAMAGE for network, _ in networks for r in network.reads)
+    masks = DamagePrior(MASKS) if told else None
     print(
         f"{arguments.parts} parts of photos/val a damage, {CROP} pixels, seed {SEED}, RGB, uint8."
     )
@@ -87,10 +117,10 @@ def main() -> None:
     print("|---|" + "---|" * len(networks))
     fallen = [0] * len(networks)
     for title, (spec, soft) in DAMAGES.items():
-        batch = parts(spec, soft, arguments.parts)
+        batch = parts(spec, soft, arguments.parts, masks)
         cells = []
-        for at, network in enumerate(networks):
-            found = gains(network, batch)
+        for at, (network, control) in enumerate(networks):
+            found = gains(network, under(control, batch))
             fell = int((found < (FELL if spec else CLEAN)).sum())
             fallen[at] += fell
             cells.append(
