@@ -2,8 +2,10 @@
 
     python benchmarks/relume_s.py --baselines          # all sets, Markdown for RESULTS.md on stdout
     python benchmarks/relume_s.py --sets noise15,clean --model identity
+    python benchmarks/relume_s.py --model ONE.onnx --beside OTHER.onnx   # paired differences too
 
-The model runs as `relume restore` runs it: its own file, whole pictures, the usual tile plan. Each
+The model runs as `relume restore` runs it: its own file, whole pictures, the usual tile plan. One
+that was trained under a control of a prior is told what the control says. Each
 finished set is kept in runs/benchmarks and not measured again for the same model, engine, pictures
 and code; `--fresh` measures all.
 """
@@ -27,12 +29,14 @@ from baselines import BESIDE, SHARED, fitted, gain_oracle
 
 import relume
 from relume.card import find
-from relume.engine import open_engine
+from relume.engine import Engine, open_engine
 from relume.errors import RelumeError
+from relume.guidance import Guidance
+from relume.lab.controls import CONTROLS
 from relume.lab.datasets import Pairs, degraded_pairs, folder_pairs
 from relume.lab.evaluate import engine_restorer, evaluate
 from relume.lab.metrics import CLEAN_FROM, Protocol
-from relume.lab.report import Report, compare
+from relume.lab.report import Report, compare, summary
 
 ROOT = Path(__file__).resolve().parents[1]
 CACHE = ROOT / "runs/benchmarks"
@@ -204,7 +208,90 @@ def baselines_of(name: str, code: str, *, fresh: bool) -> dict[str, Report]:
     return reports
 
 
+@dataclass(frozen=True)
+class Measured:
+    """One model on the sets: what it is, how it ran, its reports, the seconds it took."""
+
+    engine: Engine
+    sha256: str
+    runtime: str
+    reports: dict[str, Report]
+    seconds: float
+
+
+Ask = Callable[[Any], Guidance]
+
+
+def controlled(engine: Engine, ask: Ask | None) -> Ask | None:
+    """What the priors say, under the controls with which the model was trained."""
+    if ask is None:
+        return None
+    recipe = engine.card.recipe.get("priors", {})
+    under = {name: row["control"] for name, row in recipe.items() if row["control"] != "none"}
+
+    def said(rgb: Any) -> Guidance:
+        known = ask(rgb)
+        for name, control in under.items():
+            of = Guidance({name: known[name]})
+            told = CONTROLS[control](of, Guidance(), Guidance(), torch.Generator())
+            known = known.with_guide(name, told[name])
+        return known
+
+    return said
+
+
+def measured(model: str, names: list[str], given: argparse.Namespace) -> Measured:
+    """A model on the sets of these names; what is kept of the same files is not measured again."""
+    found = find(model)
+    engine = open_engine(found, given.engine, given.device, precision=given.precision)
+    restore, ask = engine_restorer(engine)
+    prior = controlled(engine, ask)
+    runtime = f"{engine.name}, {engine.device}, {engine.precision}"
+    versions = {p: importlib.metadata.version(p) for p in ("onnxruntime", "openvino", "torch")}
+    version = versions.get({"onnx": "onnxruntime"}.get(engine.name, engine.name), "")
+    runtime = f"{runtime} {version}".strip()
+    masks = engine.masks().card.digest if engine.masks else ""
+    key = hashlib.sha256(f"{code_digest()} {found.sha256} {masks}{runtime}".encode()).hexdigest()
+    folder = CACHE / f"{found.card.name}-{found.sha256[:8]}-{engine.name}-{engine.precision}"
+    reports: dict[str, Report] = {}
+    spent = 0.0
+    for name in names:
+        pairs = SETS[name].pairs()
+
+        def measure(name: str = name, pairs: Pairs = pairs) -> Report:
+            model = {"name": found.card.name, "sha256": found.sha256, "engine": runtime}
+            return evaluate(
+                restore, pairs, Protocol(), model=model, prior=prior, progress=bar(name, "restored")
+            )
+
+        reports[name], seconds = kept(
+            folder / f"{name}.json", key, pairs.data["sha256"], measure, fresh=given.fresh
+        )
+        spent += seconds
+    return Measured(engine, found.sha256, runtime, reports, spent)
+
+
 # Tables
+
+
+def difference_table(ours: Mapping[str, Report], theirs: Mapping[str, Report]) -> list[str]:
+    """What one model gives above the other, picture by picture."""
+    lines = ["| set | n | output dB | the other's | difference dB |", "|---|---|---|---|---|"]
+    for name, report in ours.items():
+        if SETS[name].table == "clean":
+            pairs = zip(report.rows, theirs[name].rows, strict=True)
+            apart = [a["psnr_kept"] - b["psnr_kept"] for a, b in pairs]
+            value = summary(apart, [row["photograph"] for row in report.rows])
+            mean, other = report.clean["psnr"]["mean"], theirs[name].clean["psnr"]["mean"]
+        else:
+            value = compare(report, theirs[name])["psnr"]
+            mean = report.metrics["psnr"]["mean"]
+            other = theirs[name].metrics["psnr"]["mean"]
+        lines.append(
+            f"| {SETS[name].title} | {report.data['n']} | {mean:.2f} | {other:.2f} | "
+            f"{interval(value, 3, '+')} |"
+        )
+    return lines
 
 
 def interval(value: Mapping[str, Any], digits: int = 2, sign: str = "") -> str:
@@ -354,47 +441,26 @@ def main() -> None:
     parser.add_argument("--precision", default="float32", help="float32 or bf16")
     parser.add_argument("--sets", default="all", help="names or tables, comma-separated")
     parser.add_argument("--baselines", action="store_true", help="measure the baselines too")
+    parser.add_argument("--beside", default="", help="another model, for paired differences")
     parser.add_argument("--figures", type=Path, help="write the card's figures as JSON here")
     parser.add_argument("--fresh", action="store_true", help="measure what is kept once more")
     arguments = parser.parse_args()
 
     torch.set_num_threads(1)  # the engine has its own; the metrics' would only wait for it
-    found = find(arguments.model)
-    engine = open_engine(found, arguments.engine, arguments.device, precision=arguments.precision)
-    restore, prior = engine_restorer(engine)
-    code = code_digest()
-    runtime = f"{engine.name}, {engine.device}, {engine.precision}"
-    versions = {p: importlib.metadata.version(p) for p in ("onnxruntime", "openvino", "torch")}
-    version = versions.get({"onnx": "onnxruntime"}.get(engine.name, engine.name), "")
-    runtime = f"{runtime} {version}".strip()
-    key = hashlib.sha256(f"{code} {found.sha256} {runtime}".encode()).hexdigest()
-    folder = CACHE / f"{found.card.name}-{found.sha256[:8]}-{engine.name}-{engine.precision}"
-
-    reports: dict[str, Report] = {}
+    names = chosen(arguments.sets)
+    one = measured(arguments.model, names, arguments)
+    card, reports = one.engine.card, one.reports
     beside: dict[str, dict[str, Report]] = {}
-    spent = 0.0
-    for name in chosen(arguments.sets):
-        pairs = SETS[name].pairs()
-
-        def measure(name: str = name, pairs: Pairs = pairs) -> Report:
-            model = {"name": found.card.name, "sha256": found.sha256, "engine": runtime}
-            return evaluate(
-                restore, pairs, Protocol(), model=model, prior=prior, progress=bar(name, "restored")
-            )
-
-        reports[name], seconds = kept(
-            folder / f"{name}.json", key, pairs.data["sha256"], measure, fresh=arguments.fresh
-        )
-        spent += seconds
-        if arguments.baselines and SETS[name].table == "synthetic":
-            beside[name] = baselines_of(name, code, fresh=arguments.fresh)
+    for name in names if arguments.baselines else ():
+        if SETS[name].table == "synthetic":
+            beside[name] = baselines_of(name, code_digest(), fresh=arguments.fresh)
 
     print(
-        f"Model {found.card.name}, file sha256 {found.sha256}, tensors {found.card.digest or '-'}. "
-        f"Engine {runtime}. `python benchmarks/relume_s.py {' '.join(sys.argv[1:])}`, "
-        f"{spent:.0f} s of measuring.\n\n{Protocol()}. MCR: outputs more than 3 dB below their "
-        "input, of inputs below 45 dB, with the 95 % upper bound over photographs (one-sided, "
-        "Clopper-Pearson). Intervals: 95 % bootstrap, clustered by photograph."
+        f"Model {card.name}, file sha256 {one.sha256}, tensors {card.digest or '-'}. "
+        f"Engine {one.runtime}. `python benchmarks/relume_s.py {' '.join(sys.argv[1:])}`, "
+        f"{one.seconds:.0f} s of measuring.\n\n{Protocol()}. MCR: outputs more than 3 dB below "
+        "their input, of inputs below 45 dB, with the 95 % upper bound over photographs "
+        "(one-sided, Clopper-Pearson). Intervals: 95 % bootstrap, clustered by photograph."
     )
     for table, title in TABLES.items():
         rows = {n: r for n, r in reports.items() if SETS[n].table == table}
@@ -409,6 +475,11 @@ def main() -> None:
         notes = [f"{SETS[n].title}: {note}" for n, r in rows.items() for note in r.data["notes"]]
         if notes:
             print("\n" + "\n".join(f"- {note}" for note in notes))
+    if arguments.beside:
+        other = measured(arguments.beside, names, arguments)
+        card = other.engine.card
+        print(f"\n### Beside {card.name}, tensors {card.digest or '-'}\n")
+        print("\n".join(difference_table(reports, other.reports)))
     if arguments.figures:
         arguments.figures.write_text(json.dumps(figures(reports), indent=1) + "\n")
 
