@@ -59,8 +59,8 @@ NOISE, BLUR, DUST = (("noise", 0.6, 1, 0.97), ("blur", 0.4, 1, 0.9), ("dust", 0.
         (seen(NOISE, DUST, tier="low", margin=0.5, difficulty=0), "hard"),
         (seen(("frost", 0.4, 1, None)), "hard"),
         # Difficulty, where it is known.
-        (seen(NOISE, tier="low", margin=0.5, difficulty=0.5), "hard"),
-        (seen(NOISE, tier="medium", margin=0.5, difficulty=0.49), "easy"),
+        (seen(NOISE, tier="low", margin=0.5, difficulty=0.6), "hard"),
+        (seen(NOISE, tier="medium", margin=0.5, difficulty=0.59), "easy"),
         (seen(BLUR, tier="medium", margin=0.5, difficulty=0.2), "easy"),
         (seen(NOISE, difficulty=0.8), "hard"),
         # Damage alone, where nobody judged anything.

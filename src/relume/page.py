@@ -141,6 +141,11 @@ def frame(
     )
 
 
+def coded(text: str) -> bytes:
+    """A page, or a piece of one, in UTF-8; what is none in a file's name is shown as \\udcNN."""
+    return text.encode("utf-8", "backslashreplace")
+
+
 def figure(rgb: np.ndarray, caption: str, *, side: int = 480) -> str:
     """A picture (1, 3, H, W) in [0, 1], no side longer than `side`, over its caption (text)."""
     return (

@@ -158,7 +158,7 @@ def compare(
     others = zip(pictures[1:], case.pictures[1:], strict=True)
     figures = {str(path): page.psnr(rgb, first) for path, (_, rgb) in others}
     if html is not None:
-        place(page.html([case], title="relume compare").encode(), html)
+        place(page.coded(page.html([case], title="relume compare")), html)
     if png is not None:
         write(Picture.from_rgb(page.strip(case)), png, replace=False)
     pages = [str(target) for target in (html, png) if target is not None]
@@ -247,6 +247,7 @@ def diagnose(
     from ..checkup import page, task
     from ..engine import open_engine
     from ..image import place
+    from ..page import coded
     from ..priors.damage import DamagePrior
 
     _check_free(html)
@@ -275,7 +276,7 @@ def diagnose(
         outcome = survey.run(job, looks, writes=maps is not None, progress=tell)
     if html is not None:
         refused = [r["message"] for r in outcome.records if r["status"] == "refused"]
-        place(page(sections, refused).encode(), html)
+        place(coded(page(sections, refused)), html)
     if json:
         say_survey(outcome, "diagnosed", prior.identity)
     elif html is not None and not quiet:
