@@ -78,7 +78,7 @@ def pile(found: Diagnosis, told: Mapping[str, float] | None = None) -> tuple[str
         return "hard", f"{_kinds(lessened)}: only lessened by the default model"
     return (
         "easy",
-        f"{_kinds(rest)}: mended by the default model" if rest else f"{worst.kind}: slight",
+        f"{_kinds(rest)}: what the default model mends" if rest else f"{worst.kind}: slight",
     )
 
 
