@@ -302,7 +302,7 @@ ships = pytest.mark.skipif(MASKS not in names(), reason=f"{MASKS} is not shipped
 @ships
 def test_a_folder_becomes_json_a_table_and_a_page(relume, scans, tmp_path):
     before = {path: path.read_bytes() for path in scans.rglob("*") if path.is_file()}
-    words = ("triage", "in", "--csv", "t.csv", "--html", "p.html")
+    words = ("triage", "in", "--csv", "t.csv", "--html", "p.html", "--engine", "onnx")
     code, out, err = relume(*words, "--json")
     document = json.loads(out)
     assert code == document["exit_code"] == 1
@@ -349,12 +349,12 @@ def test_an_empty_folder_has_empty_piles(relume, tmp_path):
 
 @ships
 def test_triage_ends_as_the_contract_says(relume, scans):
-    code, out, err = relume("triage", "in/clean.png")
+    code, out, err = relume("triage", "in/clean.png", "--engine", "onnx")
     assert (code, err.count("\n")) == (0, 1)
     assert re.fullmatch(r"(clean|easy|hard|ask) {2,4}in/clean.png: .+\n", out)
-    code, out, err = relume("triage", "in/bad.png", "--quiet")
+    code, out, err = relume("triage", "in/bad.png", "--quiet", "--engine", "onnx")
     assert (code, out, err.count("\n")) == (1, "", 1)
-    code, out, _ = relume("triage", "gone")
+    code, out, _ = relume("triage", "gone", "--engine", "onnx")
     assert code == 1
     assert out.startswith("ask    gone: not looked at: ")
     code, _, err = relume("triage", "in", "--model", "relume-s")
