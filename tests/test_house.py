@@ -22,10 +22,10 @@ card image/ guidance
 engine tiling
 priors/
 restoration diagnosis
-guard
+guard piles
 batch page doctor
 survey
-demo/ segmentation checkup
+demo/ segmentation checkup sorting
 cli/ web cluster
 """
 LAB = """

@@ -35,6 +35,11 @@ def test_a_hostile_name_shows_as_text(pair):
     assert text.count("<script>") == 1
 
 
+def test_a_name_that_is_no_utf_8_is_shown(pair):
+    case = page.Case("a\udcff.png", [("a\udcff.png", pair[0]), ("b", pair[1])])
+    assert b"<h2>a\\udcff.png</h2>" in page.coded(page.html([case], title="t"))
+
+
 def test_the_worst_places_come_worst_first_and_apart(pair):
     places = page.worst(*pair, side=20, count=3)
     (top, left), *others = places

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from relume.card import DEFAULT, names
+from relume.card import DEFAULT, MASKS, names
 from relume.engine import open_engine
 from relume.image import Picture, read, write, write_gray16
 from relume.restoration import restore
@@ -61,6 +61,8 @@ def png(tmp_path, photo):
         ["segment", "PHOTO", "-o", "OUT"],
         ["segment", "PHOTO", "-o", "OUT", "--prior", "regions", "--json"],
         ["segment", "PHOTO", "-o", "OUT", "--masks", "PHOTO-LABELS"],
+        ["triage", "PHOTO"],
+        ["triage", "PHOTO", "--csv", "TABLE", "--html", "PAGE", "--json"],
         ["models"],
         ["models", "--json"],
         ["models", "show", "identity"],
@@ -71,6 +73,9 @@ def png(tmp_path, photo):
 )
 def test_a_ground_floor_command_never_imports_torch(arguments, png, tmp_path):
     place = {"PHOTO": png, "OUT": tmp_path / "out", "PAGE": tmp_path / "page.html"}
+    place["TABLE"] = tmp_path / "table.csv"
+    if "triage" in arguments and MASKS not in names():
+        pytest.skip(f"{MASKS} is not shipped")
     if "PHOTO-LABELS" in arguments:
         place["PHOTO-LABELS"] = tmp_path / "labels.png"
         write_gray16(np.arange(64).reshape(8, 8), place["PHOTO-LABELS"])

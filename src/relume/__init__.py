@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .image import write as write
     from .restoration import Restored as Restored
     from .restoration import restore as restore
+    from .sorting import triage as triage
 
 _HOMES = {
     "Card": "card",
@@ -39,6 +40,7 @@ _HOMES = {
     "open_engine": "engine",
     "read": "image",
     "restore": "restoration",
+    "triage": "sorting",
     "write": "image",
 }
 __all__ = ["__version__", *_HOMES]  # pyright: ignore[reportUnsupportedDunderAll]

@@ -67,11 +67,17 @@ class Diagnosis:
         damage: What is wrong, the worst (severity times area) first; nothing of a clean picture.
         maps: Severity of every kind the network knows, (1, K, H, W) in [0, 1].
         levels: Kind -> its action level.
+        tier: How good it looks: "low", "medium" or "high"; None where nobody judged that.
+        tier_margin: By how much that tier leads the next one, in [0, 1].
+        difficulty: In [0, 1]; 1 = the default restorer will leave most of it wrong.
     """
 
     damage: tuple[Finding, ...]
     maps: Guide
     levels: Mapping[str, float]
+    tier: str | None = None
+    tier_margin: float | None = None
+    difficulty: float | None = None
 
     @property
     def clean(self) -> bool:
@@ -83,12 +89,13 @@ class Diagnosis:
         return self.maps.array[0, self.maps.names.index(kind)]
 
     def to_json(self) -> dict[str, Any]:
-        """The contract's fields but `input`; how good it looks is not judged here."""
+        """The contract's fields but `input`, numbers rounded to what they are good for."""
+        margin, difficulty = self.tier_margin, self.difficulty
         return {
             "clean": self.clean,
-            "tier": None,
-            "tier_margin": None,
-            "difficulty": None,
+            "tier": self.tier,
+            "tier_margin": None if margin is None else round(margin, 3),
+            "difficulty": None if difficulty is None else round(difficulty, 3),
             "damage": [found.to_json() for found in self.damage],
         }
 

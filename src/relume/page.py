@@ -121,10 +121,29 @@ def document(body: str, *, title: str, intro: str = "", outro: str = "", protoco
     Args:
         protocol: How its figures were measured, for the last line.
     """
+    before, after = frame(title=title, intro=intro, outro=outro, protocol=protocol)
+    return f"{before}{body}{after}"
+
+
+def frame(
+    *, title: str, intro: str = "", outro: str = "", protocol: str = "", style: str = ""
+) -> tuple[str, str]:
+    """What stands before a body of HTML and behind it, for pages that are written piece by piece.
+
+    Args:
+        style: CSS of this page alone.
+    """
     said = f"{escape(protocol)}. " if protocol else ""
-    return _PAGE.format(
-        title=escape(title), intro=_text(intro), outro=_text(outro), body=body, protocol=said
+    before, after = _PAGE.split("{body}")
+    return (
+        before.format(title=escape(title), intro=_text(intro), style=style),
+        after.format(outro=_text(outro), protocol=said),
     )
+
+
+def coded(text: str) -> bytes:
+    """A page, or a piece of one, in UTF-8; what is none in a file's name is shown as \\udcNN."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def figure(rgb: np.ndarray, caption: str, *, side: int = 480) -> str:
@@ -264,7 +283,7 @@ h1, h2 {{ font-weight: 600 }} section {{ margin: 3rem 0 }}
 figcaption {{ font-size: 13px; color: #aaa }}
 .crop {{ width: 256px; image-rendering: pixelated }}
 select {{ font: inherit }} summary {{ cursor: pointer }}
-</style></head><body>
+{style}</style></head><body>
 <h1>{title}</h1>{intro}
 {body}
 {outro}<p><small>{protocol}Made by relume; this page needs no network.</small></p>

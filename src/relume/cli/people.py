@@ -152,15 +152,13 @@ def compare(
     from .. import page
     from ..image import Picture, place, read, write
 
-    for target in (html, png):
-        if target is not None and target.exists():
-            raise OutputError(f"{target} is already there; remove it or choose another name.")
+    _check_free(html, png)
     case = page.compare([(path.name, read(path)) for path in pictures])
     first = case.pictures[0][1]
     others = zip(pictures[1:], case.pictures[1:], strict=True)
     figures = {str(path): page.psnr(rgb, first) for path, (_, rgb) in others}
     if html is not None:
-        place(page.html([case], title="relume compare").encode(), html)
+        place(page.coded(page.html([case], title="relume compare")), html)
     if png is not None:
         write(Picture.from_rgb(page.strip(case)), png, replace=False)
     pages = [str(target) for target in (html, png) if target is not None]
@@ -249,10 +247,10 @@ def diagnose(
     from ..checkup import page, task
     from ..engine import open_engine
     from ..image import place
+    from ..page import coded
     from ..priors.damage import DamagePrior
 
-    if html is not None and html.exists():
-        raise OutputError(f"{html} is already there; remove it or choose another name.")
+    _check_free(html)
     prior = DamagePrior(open_engine(installed(model), engine=engine, device=device))
     many = recursive or len(inputs) > 1 or inputs[0].is_dir()
     job = batch.Job(
@@ -278,7 +276,7 @@ def diagnose(
         outcome = survey.run(job, looks, writes=maps is not None, progress=tell)
     if html is not None:
         refused = [r["message"] for r in outcome.records if r["status"] == "refused"]
-        place(page(sections, refused).encode(), html)
+        place(coded(page(sections, refused)), html)
     if json:
         say_survey(outcome, "diagnosed", prior.identity)
     elif html is not None and not quiet:
@@ -295,6 +293,89 @@ def _diagnosed(record: dict[str, Any]) -> str:
     if found is None:
         return record["message"] or record["status"]
     return sentence([Finding(**one) for one in found])
+
+
+@app.command()
+def triage(
+    inputs: Inputs,
+    csv: Annotated[Path | None, typer.Option(help="Write a table, a row a picture.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page that shows the piles.")] = None,
+    recursive: Recursive = False,
+    model: Annotated[str, typer.Option(help="A mask network: shipped name or model file.")] = MASKS,
+    engine: EngineName = "auto",
+    device: Device = "auto",
+    json: Json = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Sort photographs into piles, the worst first: ask, hard, easy, clean."""
+    from .. import batch, survey
+    from ..engine import open_engine
+    from ..image import place
+    from ..priors.damage import DamagePrior
+    from ..sorting import counts, page, rows, table, task
+
+    _check_free(csv, html)
+    prior = DamagePrior(open_engine(installed(model), engine=engine, device=device))
+    many = recursive or len(inputs) > 1 or inputs[0].is_dir()
+    job = batch.Job(inputs, Path(), recursive=recursive)
+    thumbnails: dict[str, bytes] = {}
+    with Bar("sorting", quiet or json or not many) as bar:
+
+        def tell(record: dict[str, Any], done: int, total: int) -> None:
+            bar.show(done, total)
+            if record["status"] == "refused":
+                warn(record["message"])
+            elif not (json or quiet):
+                for words in record["announced"]:
+                    warn(f"{record['input']}: {words}")
+
+        def show(source: Path, thumbnail: bytes) -> None:
+            thumbnails[str(source)] = thumbnail
+
+        looks = task(prior, show if html else None)
+        outcome = survey.run(job, looks, writes=False, progress=tell)
+    found = rows(outcome.records)
+    if csv is not None:
+        place(table(found), csv)
+    if html is not None:
+        place(page(found, thumbnails, model=prior.engine.card.name), html)
+    if json:
+        say_survey(outcome, "sorted", prior.identity, rows=found, piles=counts(found))
+    elif not quiet:
+        for row in found:
+            print(f"{row['pile']:<5}  {plain(row['input'])}: {plain(_sorted(row))}")
+        for target in (csv, html):
+            if target is not None:
+                print(plain(target))
+        words = ", ".join(f"{number} {name}" for name, number in counts(found).items())
+        print(f"relume: {words}", file=sys.stderr)
+    raise typer.Exit(outcome.exit_code)
+
+
+def _sorted(row: dict[str, Any]) -> str:
+    """A row of `triage` in one line."""
+    from ..checkup import sentence
+    from ..diagnosis import Finding
+
+    found = row["damage"] and sentence([Finding(**one) for one in row["damage"]])
+    return f"{row['why']}; {found}" if found else row["why"]
+
+
+def _check_free(*targets: Path | None) -> None:
+    """Before the work, not after it: a name is taken, or its folder is not there.
+
+    Raises:
+        OutputError, UsageError: It is so; or two targets are one.
+    """
+    given = [target for target in targets if target is not None]
+    for target in given:
+        if target.exists():
+            raise OutputError(f"{target} is already there; remove it or choose another name.")
+        if not target.parent.is_dir():
+            raise OutputError(f"{target}: its folder {target.parent} is not there; make it first.")
+    if len({target.resolve() for target in given}) < len(given):
+        raise UsageError(f"{given[0]} is named twice; give every output its own name.")
 
 
 @app.command()

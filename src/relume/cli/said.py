@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 
-def say_survey(outcome: Any, status: str, settings: dict[str, Any]) -> None:
-    """What became of a job that looks at pictures, in JSON; `status` is of those it looked at."""
+def say_survey(outcome: Any, status: str, settings: dict[str, Any], **more: Any) -> None:
+    """What became of a job that looks at pictures, in JSON; `status` is of those it looked at, and
+    `more` stands in the place of fields, or behind them."""
     document = {name: outcome.count(name) for name in (status, "skipped", "refused")}
     document |= {"ignored": outcome.ignored, "exit_code": outcome.exit_code}
-    say_json({**document, "settings": settings, "rows": outcome.records})
+    say_json({**document, "settings": settings, "rows": outcome.records, **more})
 
 
 def say_restored(record: dict[str, Any]) -> None:

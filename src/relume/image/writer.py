@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ __all__ = [
     "enlarge",
     "losses",
     "place",
+    "preview",
     "render",
     "resize_map",
     "suffix_for",
@@ -167,11 +170,39 @@ def losses(picture: Picture, format: str) -> list[str]:
     return lost
 
 
-def place(data: bytes, path: Path, *, replace: bool = False, temporary: Path | None = None) -> None:
+def preview(picture: Picture, side: int) -> bytes:
+    """A small JPEG to look at, in sRGB and without metadata; what alpha hides is gray.
+
+    Args:
+        side: Its longest side in pixels, at most; nothing is enlarged.
+    """
+    image = _image(_narrowed(picture, "webp"))
+    if image.hasalpha():
+        image = image.flatten(background=[119])
+    scale = min(1.0, side / max(image.width, image.height))
+    if scale < 1:  # a long narrow picture keeps a row
+        image = image.resize(max(scale, 1 / image.width), vscale=max(scale, 1 / image.height))
+    kind = picture.icc[16:20] if picture.icc else b""
+    if kind == (b"GRAY" if picture.gray else b"RGB "):
+        image = image.copy()
+        image.set_type(pyvips.GValue.blob_type, "icc-profile-data", picture.icc)
+        with contextlib.suppress(pyvips.Error):  # a broken profile: shown as if there were none
+            managed = image.icc_transform("srgb", embedded=True, black_point_compensation=True)
+            image = managed.copy_memory()
+    return image.jpegsave_buffer(Q=75, optimize_coding=True, keep="none")
+
+
+def place(
+    data: bytes | Iterable[bytes],
+    path: Path,
+    *,
+    replace: bool = False,
+    temporary: Path | None = None,
+) -> None:
     """Give bytes a name in one step: a file is there whole, or not at all.
 
     Args:
-        data: The whole file.
+        data: The whole file, or its pieces in order.
         path: Where; its folder exists.
         replace: False leaves an existing file alone, also one that appears meanwhile.
         temporary: A folder on the same file system; the path's own by default.
@@ -183,11 +214,11 @@ def place(data: bytes, path: Path, *, replace: bool = False, temporary: Path | N
     try:
         try:
             with beside.open("xb") as file:
-                file.write(data)
+                file.writelines([data] if isinstance(data, bytes) else data)
             if replace:
                 beside.replace(path)
             else:
-                _take_name(beside, path, data)
+                _take_name(beside, path)
         finally:
             with contextlib.suppress(OSError):
                 beside.unlink(missing_ok=True)
@@ -197,16 +228,16 @@ def place(data: bytes, path: Path, *, replace: bool = False, temporary: Path | N
         raise OutputError(f"{path}: cannot be written ({error.strerror or error}).") from error
 
 
-def _take_name(beside: Path, path: Path, data: bytes) -> None:
+def _take_name(beside: Path, path: Path) -> None:
     """A hard link fails where the name is taken, even in a race; not all file systems have it."""
     try:
         path.hardlink_to(beside)
     except FileExistsError:
         raise
     except OSError:
-        with path.open("xb") as file:
+        with beside.open("rb") as whole, path.open("xb") as file:
             try:
-                file.write(data)
+                shutil.copyfileobj(whole, file)
             except OSError:
                 path.unlink()
                 raise
