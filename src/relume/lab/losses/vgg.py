@@ -20,8 +20,8 @@ STAGES = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 
 RELEASE_AT = ("relu1_2", "relu2_2", "relu3_1", "relu3_3")
 RELEASE_XI = (1 / 12, 1 / 6, 1 / 3, 1.0)
-"""What Perceive-IR's late release compares, and how much each counts. It names the second tap before
-its ReLU, which then overwrites it."""
+"""What Perceive-IR's late release compares, and how much each tap counts. It names the second
+before its ReLU, which then overwrites it."""
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's pictures in [0, 1], red, green and blue."""
@@ -98,7 +98,7 @@ def load_vgg16(path: Path, at: Sequence[str] = RELEASE_AT) -> VGG16:
             f"{path} was refused: {kind}{' '.join(str(error).split())[:160]}"
         ) from None
     network = VGG16(at)
-    # In torchvision's list of layers each convolution is followed by its ReLU, a stage by a pooling.
+    # In torchvision's list of layers a ReLU follows each convolution, a pooling each stage.
     layers, index = {}, 0
     for name in CONVOLUTIONS:
         index += name.endswith("_1") and name != "1_1"
