@@ -18,13 +18,37 @@ from ..image import read
 from ..priors.thumbnail import SIDE
 from .controls import TOLD_THE_TRUTH
 from .degrade import Chain, Sampled, View, camera_order, generator, parse
+from .folds import fold_of
 from .pairs import ROOM, FilePair, Kept, as_float, planes, scale_of
 from .photographs import Photograph, beside, part_of
 from .sources import Source, controlled, told_by_gt
-from .truth import residual, severities
+from .truth import DONE_BY, residual, severities
 
 DAMAGE = "damage"
 """Name of the severity maps in the truth, and of the prior that predicts them."""
+FOLD = "fold"
+"""Name in the truth of the number of a photograph's fold, a vector (N, 1)."""
+SECOND: tuple[str, ...] = ("again", "elsewhere", "otherwise")
+"""Second looks at a sample, as large as its lq and turned as it is: another place of the same
+damaged picture; another picture under the same damage; the same place under another damage."""
+
+
+@dataclass(frozen=True)
+class Asks:
+    """What an objective has to know of a sample that no network is told.
+
+    Args:
+        severities: Kinds of damage, told as maps in the truth under `DAMAGE`.
+        second: Words of `SECOND`, in `Batch.second`.
+        folds: Number of folds of the photographs, told in the truth under `FOLD`; 0 tells nothing.
+    """
+
+    severities: tuple[str, ...] = ()
+    second: tuple[str, ...] = ()
+    folds: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.severities or self.second or self.folds)
 
 
 @dataclass(frozen=True)
@@ -32,19 +56,22 @@ class Batch:
     """lq, gt (N, 3, H, W) float32 in [0, 1]; guidance and truth hold tensors with the same N.
 
     `truth` is empty but where an objective asks what the damage was: no network is told it.
+    `second` holds second looks (N, 3, H, W) by their words of `SECOND`, where an objective asks.
     """
 
     lq: Tensor
     gt: Tensor
     guidance: Guidance
     truth: Guidance = field(default_factory=Guidance)
+    second: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor])
 
     def to(self, device: torch.device) -> "Batch":
         known, truth = (
             guidance.map(lambda g: g.map(lambda a: a.to(device)))
             for guidance in (self.guidance, self.truth)
         )
-        return Batch(self.lq.to(device), self.gt.to(device), known, truth)
+        second = {word: look.to(device) for word, look in self.second.items()}
+        return Batch(self.lq.to(device), self.gt.to(device), known, truth, second)
 
 
 SOFT = "resize:factor=0.3..1"
@@ -96,16 +123,46 @@ class Damage:
 
 
 _chain = lru_cache(maxsize=4096)(parse)
+TRIES = 64  # draws until another damage is of another kind
+
+
+def _sampled(photo: Photograph, spec: str, seed: int) -> Sampled | None:
+    """A SPEC drawn for a whole photograph; of one seed two photographs get the same damage."""
+    if not spec:
+        return None
+    rng = torch.Generator().manual_seed(seed)
+    return _chain(spec).sample(rng, photo.pixels.shape[-2:], photo.regions)
+
+
+def _maps_of(spec: str) -> set[str]:
+    """The severity maps that a SPEC's damages leave."""
+    kinds = {*_chain(spec).kinds} if spec else set[str]()
+    return {name for name, made in DONE_BY.items() if kinds & {*made}}
 
 
 @dataclass(frozen=True)
 class Cut:
-    """One crop as it lies in its picture: lq (3, h, w), gt, what is known of lq, and the truth."""
+    """One crop: lq (3, h, w), gt, what is known of lq, the truth, and second looks."""
 
     lq: np.ndarray
     gt: np.ndarray
     known: Guidance
     truth: Guidance
+    second: Mapping[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
+
+    def turned(self, turn: int, mirror: bool) -> "Cut":
+        """Anti-clockwise by so many quarter turns, and then left to right where mirrored."""
+
+        def pixels(array: np.ndarray) -> np.ndarray:
+            array = np.rot90(array, turn, (1, 2))
+            return array[..., ::-1] if mirror else array
+
+        def told(guidance: Guidance) -> Guidance:
+            guidance = guidance.rot90(turn)
+            return guidance.flip() if mirror else guidance
+
+        second = {word: pixels(look) for word, look in self.second.items()}
+        return Cut(pixels(self.lq), pixels(self.gt), told(self.known), told(self.truth), second)
 
 
 class Samples(ABC):
@@ -133,23 +190,29 @@ class Samples(ABC):
     def batch(self, first: int, count: int, crop: int) -> Batch:
         """Samples number first .. first + count - 1 since the start of the run."""
         drawn = self.several(range(first, first + count), crop)
-        lq = torch.from_numpy(np.stack([s[0] for s in drawn]))
-        gt = torch.from_numpy(np.stack([s[1] for s in drawn]))
-        told = [Guidance({DAMAGE: s[3][DAMAGE]} if DAMAGE in s[3] else {}) for s in drawn]
+        lq = torch.from_numpy(np.stack([cut.lq for cut in drawn]))
+        gt = torch.from_numpy(np.stack([cut.gt for cut in drawn]))
+        names = [name for name in (DAMAGE, FOLD) if name in drawn[0].truth]
+        told = [Guidance({name: cut.truth[name] for name in names}) for cut in drawn]
         truth = stack(told).map(lambda g: g.map(torch.from_numpy))
+        second = {
+            word: torch.from_numpy(np.stack([cut.second[word] for cut in drawn]))
+            for word in drawn[0].second
+        }
         if not self.sources:
-            return Batch(lq, gt, Guidance(), truth)
-        said = [self._controlled(*drawn[i][2:], drawn[i - 1][2], i + first) for i in range(count)]
+            return Batch(lq, gt, Guidance(), truth, second)
+        said = [
+            self._controlled(cut.known, cut.truth, drawn[i - 1].known, i + first)
+            for i, cut in enumerate(drawn)
+        ]
         known = stack(said).map(lambda g: g.map(torch.from_numpy))
-        return Batch(lq, gt, known, truth)
+        return Batch(lq, gt, known, truth, second)
 
-    def several(
-        self, numbers: Sequence[int], crop: int
-    ) -> list[tuple[np.ndarray, np.ndarray, Guidance, Guidance]]:
+    def several(self, numbers: Sequence[int], crop: int) -> list[Cut]:
         """The samples of these numbers, in their order."""
         return [self.numbered(number, crop) for number in numbers]
 
-    def numbered(self, number: int, crop: int) -> tuple[np.ndarray, np.ndarray, Guidance, Guidance]:
+    def numbered(self, number: int, crop: int) -> Cut:
         """Sample `number` since the start of the run."""
         return self.sample(*divmod(number, self.epoch_size), crop)
 
@@ -164,11 +227,9 @@ class Samples(ABC):
                 known = known.with_guide(name, known[name].null())
         return known
 
-    def sample(
-        self, epoch: int, index: int, crop: int
-    ) -> tuple[np.ndarray, np.ndarray, Guidance, Guidance]:
+    def sample(self, epoch: int, index: int, crop: int) -> Cut:
         """lq (3, crop, crop) and gt, as many times larger as the damage says, float32 in [0, 1];
-        what the priors say of lq, and the truth.
+        what the priors say of lq, the truth, and second looks.
 
         Raises:
             UsageError: The photograph is smaller than the crop.
@@ -176,17 +237,7 @@ class Samples(ABC):
         order = np.random.default_rng((self.seed, epoch)).permutation(self.epoch_size)
         rng = np.random.default_rng((self.seed, epoch, index))
         cut = self.cut(int(order[index]), rng, crop)
-        turn, mirror = int(rng.integers(4)), bool(rng.integers(2))
-
-        def turned(array: np.ndarray) -> np.ndarray:
-            array = np.rot90(array, turn, (1, 2))
-            return array[..., ::-1] if mirror else array
-
-        def told(guidance: Guidance) -> Guidance:
-            guidance = guidance.rot90(turn)
-            return guidance.flip() if mirror else guidance
-
-        return turned(cut.lq), turned(cut.gt), told(cut.known), told(cut.truth)
+        return cut.turned(int(rng.integers(4)), bool(rng.integers(2)))
 
 
 @dataclass(frozen=True)
@@ -195,6 +246,7 @@ class _Drawn:
 
     photo: Photograph
     spec: str
+    seed: int
     sampled: Sampled | None
     known: Guidance
 
@@ -215,6 +267,9 @@ class Damaged(Samples):
         fixed: Damages of each photograph. 0 draws a new one for each sample, which only the
             thumbnail can follow; every other prior looks at so many whole damaged photographs, and
             what it says of them is kept.
+        second: Words of `SECOND`: looks that each sample comes with. They have no draws of the
+            sample's own: with them or without, the sample is the same.
+        folds: Where above 0, the fold of so many that a photograph lies in, in the truth.
 
     Raises:
         UsageError: A prior that must look at whole pictures, and no fixed damages.
@@ -231,11 +286,13 @@ class Damaged(Samples):
         mosaic: float = 0.0,
         fixed: int = 0,
         severities: Sequence[str] = (),
+        second: Sequence[str] = (),
+        folds: int = 0,
     ) -> None:
         super().__init__(len(photographs), seed=seed, sources=sources)
         self.photographs, self.damage = photographs, damage
         self.windows, self.mosaic, self.fixed = windows, mosaic, fixed
-        self.severities = tuple(severities)
+        self.severities, self.second, self.folds = tuple(severities), tuple(second), folds
         oracles = {n: s.control for n, s in self.sources.items() if s.control in TOLD_THE_TRUTH}
         self._tells_damage, self._tells_regions = DAMAGE in oracles, bool({*oracles} - {DAMAGE})
         self._tells_residual = oracles.get(DAMAGE) == "oracle_residual"
@@ -283,22 +340,66 @@ class Damaged(Samples):
             truth = truth.with_guide(DAMAGE, severities(did, size, kinds))
         if self._tells_residual:
             truth = truth.with_guide(f"{DAMAGE}.residual", residual(lq, gt, kinds))
-        return Cut(lq, gt, drawn.known.crop(*box), truth)
+        if self.folds:
+            fold = np.full((1, 1), fold_of(photo.name, self.folds), np.float32)
+            truth = truth.with_guide(FOLD, Guide(vector=fold))
+        second: dict[str, np.ndarray] = {}
+        if self.second:  # a generator of its own for each: a spawn draws nothing from rng
+            owns = dict(zip(SECOND, rng.spawn(len(SECOND)), strict=True))
+            second = {w: self._second(w, number, drawn, box, owns[w]) for w in self.second}
+        return Cut(lq, gt, drawn.known.crop(*box), truth, second)
+
+    def _second(
+        self, word: str, number: int, drawn: _Drawn, box: View, rng: np.random.Generator
+    ) -> np.ndarray:
+        """A second look (3, h, w) at a sample of photograph `number`; see `SECOND`.
+
+        Raises:
+            UsageError: There is no other damage, or not the room for a crop.
+        """
+        photo, spec, seed = drawn.photo, drawn.spec, drawn.seed
+        if word == "otherwise":
+            spec, seed = self._other_than(spec, rng), int(rng.integers(2**62))
+        if word == "elsewhere":
+            others = [n for n in range(self.epoch_size) if n != number] or [number]
+            sizes = self.photographs[int(rng.choice(others))]
+            photo = sizes[int(rng.integers(len(sizes)))]
+            if self.windows:
+                photo = part_of(photo, rng, self.windows, max(box.height, SIDE))
+        size = (photo.pixels.shape[-2], photo.pixels.shape[-1])
+        sampled = drawn.sampled if word == "again" else _sampled(photo, spec, seed)
+        scale = sampled.scale if sampled else 1
+        if word != "otherwise":
+            box = _anywhere(photo.name, (size[0] // scale, size[1] // scale), box.height, rng)
+        if sampled is None:
+            return box.cut(photo.pixels, View(0, 0, *size)) * np.float32(1 / 255)
+        return (
+            _chain(spec)
+            .apply(photo.pixels, sampled, box.scaled(scale), truth=False, finish="uint8")
+            .lq
+        )
+
+    def _other_than(self, spec: str, rng: np.random.Generator) -> str:
+        """A SPEC whose damages leave other maps."""
+        for _ in range(TRIES):
+            other = self.damage.draw(rng)
+            if _maps_of(other) != _maps_of(spec):
+                return other
+        raise UsageError(
+            f"{TRIES} draws of data.damage are all of one kind with {spec or 'no damage'!r}: the "
+            "same picture under another damage needs a second kind, or another contrast."
+        )
 
     def _draw(self, photo: Photograph, rng: np.random.Generator) -> _Drawn:
         """A new damage, and the thumbnail that follows it."""
         spec = self.damage.draw(rng)
         seed = int(rng.integers(2**62))
-        small, sampled = photo.small, None
-        if spec:
-            chain = _chain(spec)
-            size = photo.pixels.shape[-2:]
-            sampled = chain.sample(torch.Generator().manual_seed(seed), size, photo.regions)
-            if "thumbnail" in self.sources:
-                small = chain.apply_small(small, sampled)
+        small, sampled = photo.small, _sampled(photo, spec, seed)
+        if sampled and "thumbnail" in self.sources:
+            small = _chain(spec).apply_small(small, sampled)
         thumbnail = Guide(maps=small[None], names=("red", "green", "blue"), whole=True)
         known = {"thumbnail": thumbnail} if "thumbnail" in self.sources else {}
-        return _Drawn(photo, spec, sampled, Guidance(known))
+        return _Drawn(photo, spec, seed, sampled, Guidance(known))
 
     def _fixed(self, number: int, variant: int) -> _Drawn:
         """Damage `variant` of a photograph: drawn once, and looked at once."""
@@ -371,9 +472,7 @@ class Paired(Samples):
         self._kept = Kept[_Seen](lambda seen: seen.size, room=room)
         self._readers = ThreadPoolExecutor(min(8, os.cpu_count() or 1))
 
-    def several(
-        self, numbers: Sequence[int], crop: int
-    ) -> list[tuple[np.ndarray, np.ndarray, Guidance, Guidance]]:
+    def several(self, numbers: Sequence[int], crop: int) -> list[Cut]:
         """As in `Samples`, several files at a time."""
         return list(self._readers.map(self.numbered, numbers, repeat(crop)))
 

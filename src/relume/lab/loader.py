@@ -92,9 +92,10 @@ class Loader:
             ) from None
         if isinstance(answer, BaseException):
             raise answer
-        lq, gt, *told = answer
+        lq, gt, second, *told = answer
         known, truth = (g.map(lambda guide: guide.map(torch.from_numpy)) for g in told)
-        return Batch(torch.from_numpy(lq), torch.from_numpy(gt), known, truth)
+        looks = {word: torch.from_numpy(look) for word, look in second.items()}
+        return Batch(torch.from_numpy(lq), torch.from_numpy(gt), known, truth, looks)
 
     def close(self) -> None:
         self.pipe.close()
@@ -134,7 +135,8 @@ def _serve(
             told = (
                 g.map(lambda guide: guide.map(Tensor.numpy)) for g in (batch.guidance, batch.truth)
             )
-            pipe.send((batch.lq.numpy(), batch.gt.numpy(), *told))
+            second = {word: look.numpy() for word, look in batch.second.items()}
+            pipe.send((batch.lq.numpy(), batch.gt.numpy(), second, *told))
         except RelumeError as error:
             pipe.send(error)
         except OSError:  # the other end was killed while a batch was on its way

@@ -70,6 +70,40 @@ def ssim(out: Array, gt: Array) -> Tensor:
     return _ssim_map(out, gt).mean((2, 3)).mean(1)
 
 
+def ssim_uniform(out: Array, gt: Array, *, side: int = 7) -> Tensor:
+    """Structural similarity with a window in which all pixels count alike, scikit-image's default:
+    the sample covariance, so divided by one less than the window's pixels. No Protocol's; the
+    all-in-one papers print it.
+
+    Args:
+        out: (N, C, H, W) on [0, 1], H and W at least `side`.
+        gt: Reference, same shape.
+
+    Returns:
+        (N,) float64: the mean over whole windows and over channels.
+
+    Raises:
+        ShapeError: The shapes differ, or a side is shorter than the window.
+    """
+    x, y = _pair(out, gt)
+    if min(x.shape[-2:]) < side:
+        raise ShapeError(
+            f"SSIM needs at least {side} pixels on each side, got {tuple(x.shape[-2:])}."
+        )
+
+    def mean(a: Tensor) -> Tensor:
+        return F.avg_pool2d(a, side, stride=1)
+
+    mean_x, mean_y = mean(x), mean(y)
+    product, squares = mean_x * mean_y, mean_x.square() + mean_y.square()
+    sample = side**2 / (side**2 - 1)
+    covariance = sample * (mean(x * y) - product)
+    variances = sample * (mean(x.square() + y.square()) - squares)
+    c1, c2 = _K1**2, _K2**2
+    top = (2 * product + c1) * (2 * covariance + c2)
+    return (top / ((squares + c1) * (variances + c2))).mean((1, 2, 3))
+
+
 def _ssim_map(out: Array, gt: Array) -> Tensor:
     """SSIM of every whole window: (N, C, H, W) twice -> (N, C, H - 10, W - 10)."""
     x, y = _pair(out, gt)

@@ -28,15 +28,18 @@ from ..engine import open_engine
 from ..errors import ModelError, RecipeError, UsageError, nearest
 from ..priors import PRIORS, Prior
 from ..priors.cache import Remembered
+from ..priors.damage import KINDS
 from ..priors.partitions import LAYOUTS
 from .adapters import ADAPTERS
 from .backbones import BACKBONES
 from .controls import CONTROLS
-from .data import DAMAGE, Damage, Damaged, Paired, Samples
+from .data import DAMAGE, Asks, Damage, Damaged, Paired, Samples
 from .encoders import ENCODERS
 from .folds import left_out
 from .losses import LOSSES
+from .losses.vgg import RELEASE_AT, RELEASE_XI, load_vgg16
 from .objectives import OBJECTIVES
+from .objectives.perception import WEIGHTS, Proxy, Tapped
 from .pairs import find_pairs
 from .photographs import load_photographs
 from .restorer import Restorer
@@ -359,8 +362,11 @@ class Recipe(_Part):
         options = {key: values.pop(key) for key in takes & values.keys()}
         known: dict[str, Any] = {"loss": partial(LOSSES[loss], **options)}
         row = OBJECTIVES.get(self.objective.kind)
-        if row and "teacher" in inspect.signature(row).parameters:
+        words = set(inspect.signature(row).parameters) if row else set[str]()
+        if "teacher" in words:
             known |= self._taught_by(str(values.pop("teacher", "")))
+        if "perceiver" in words:
+            known |= self._perceived_by(values)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             made = _Kind(kind=self.objective.kind, **values)
@@ -370,19 +376,43 @@ class Recipe(_Part):
         """What an objective with a teacher has to know: it, the student's sites, how long."""
         if not file:
             raise RecipeError("objective.teacher is missing: the finished weights to learn from.")
-        if not Path(file).is_file():
-            raise UsageError(
-                f"The recipe learns from {file}, which is not here. Train what makes it first."
-            )
-        teacher, student = restorer_of(load_weights(Path(file))), self.build_model()
-        unsaid = {r.prior for r in teacher.reads} - {r.prior for r in student.reads}
-        if unsaid:
-            raise RecipeError(
-                f"objective.teacher: {file} reads {', '.join(sorted(unsaid))}, which the network "
-                "does not read, so that nobody says it in training."
-            )
+        student = self.build_model()
+        teacher = _finished("teacher", file, student)
         steps = self.build_schedule().steps
         return {"teacher": teacher, "sites": student.backbone.sites, "steps": steps}
+
+    def _perceived_by(self, values: dict[str, Any]) -> dict[str, Any]:
+        """What `perception` has to know: who judges, what compares, the proxies and the student.
+
+        Args:
+            values: The objective's options; those that name files are taken out.
+        """
+        student, steps = self.build_model(), self.build_schedule().steps
+        files = {key: values.pop(key, default) for key, default in FILES.items()}
+        weights = {key: values.get(key, default) for key, default in WEIGHTS.items()}
+        known: dict[str, Any] = {"student": student, "steps": steps}
+        if any(weights.values()) and student.scale != 1:
+            raise RecipeError("objective.perception compares lq and gt: they must be of one size.")
+        code = str(values.get("code", "degradation"))
+        encoder = dict(student.encoders.items()).get(code)
+        if weights["contrastive"] and (encoder is None or getattr(encoder, "asks", ())):
+            raise RecipeError(
+                f"objective.code: no encoder called {code!r} reads the picture alone. Add one, or "
+                f"set objective.contrastive = 0.{nearest(code, self.encoders)}"
+            )
+        compares = bool(weights["perceptual"])
+        tapped = compares and files["at"] and not files["vgg"]
+        if files["perceiver"] and (weights["tier"] or tapped):
+            known["perceiver"] = _finished("perceiver", str(files["perceiver"]), None)
+            if tapped:
+                known["features"] = Tapped(known["perceiver"], files["at"])
+        if compares and files["vgg"]:
+            at = tuple(files["at"] or RELEASE_AT)
+            known["features"] = load_vgg16(Path(files["vgg"]), at)
+            known |= {"xi": RELEASE_XI} if at == RELEASE_AT else {}
+        if compares:
+            known["proxies"] = tuple(_proxy(row, student) for row in files["proxies"])
+        return known
 
     def build_sources(self) -> dict[str, Source]:
         """What the network reads, and what says it in training.
@@ -453,7 +483,14 @@ class Recipe(_Part):
             UsageError: It is not there, or not as the recipe says.
         """
         sources = self.build_sources()
+        row = OBJECTIVES.get(self.objective.kind)
+        asked = getattr(row, "asks", lambda options: Asks())(self.objective.model_extra or {})
         if self.data.lq:
+            if asked:
+                raise RecipeError(
+                    f"objective.kind: {self.objective.kind} must know how crops were damaged, "
+                    "which real pairs do not say. Leave data.lq out, or choose restoration."
+                )
             pairs = find_pairs(root, self.data.lq, self.data.photographs)
             return Paired(pairs, seed=self.seed, sources=sources)
         damage = Damage(self.data.damage, self.data.counts, soft=self.data.soft)
@@ -475,8 +512,66 @@ class Recipe(_Part):
             windows=self.data.windows or None,
             mosaic=self.data.mosaic,
             fixed=self.data.fixed,
-            severities=self.build_model().emits,
+            severities=self.build_model().emits or asked.severities,
+            second=asked.second,
+            folds=asked.folds,
         )
+
+
+FILES: Mapping[str, Any] = {"perceiver": "", "vgg": "", "at": (), "proxies": ()}
+"""Options of `perception` that name files, and what is taken from them.
+
+perceiver: finished weights of a quality perceiver. vgg: weights of VGG-16, whose features compare
+then; without, the perceiver's do. at: the taps or sites of either. proxies: finished weights, each
+a file or a table of `file`, or `folds` as priors have them, and `kinds` of damage that it knows.
+"""
+
+
+def _proxy(row: Any, student: Restorer) -> Proxy:
+    """One of `objective.proxies`.
+
+    Raises:
+        RecipeError: It is written otherwise.
+        UsageError, ModelError: As `_finished`.
+    """
+    said: dict[str, Any] = {"file": row} if isinstance(row, str) else dict(row)
+    folds: Mapping[str, str] = said.get("folds", {})
+    numbers = {str(i) for i in range(max(2, len(folds)))}
+    strange = {*said.get("kinds", ())} - {*KINDS}
+    if {*said} - {"file", "folds", "kinds"} or ("file" in said) == bool(folds) or strange:
+        raise RecipeError(
+            "objective.proxies: each is a file, or a table of file or folds, and kinds of damage; "
+            f"got {row!r}."
+        )
+    if folds and {*folds} != numbers:
+        raise RecipeError("objective.proxies: folds are numbered from 0, and two at least.")
+    files = [folds[str(i)] for i in range(len(folds))] or [said["file"]]
+    networks = tuple(_finished("proxies", file, student) for file in files)
+    return Proxy(networks, tuple(said.get("kinds", ())))
+
+
+def _finished(key: str, file: str, student: Restorer | None) -> Restorer:
+    """The network of finished weights that an objective names; it reads no more than the student.
+
+    Raises:
+        UsageError: They are not there.
+        ModelError: They were refused.
+        RecipeError: It reads what nobody says.
+    """
+    if not Path(file).is_file():
+        raise UsageError(
+            f"The recipe learns from {file}, which is not here. Train what makes it first."
+        )
+    network = restorer_of(load_weights(Path(file)))
+    unsaid = {r.prior for r in network.reads} - {
+        r.prior for r in (student.reads if student else ())
+    }
+    if unsaid:
+        raise RecipeError(
+            f"objective.{key}: {file} reads {', '.join(sorted(unsaid))}, which the network "
+            "does not read, so that nobody says it in training."
+        )
+    return network
 
 
 def restorer_of(stored: Weights) -> Restorer:

@@ -56,6 +56,8 @@ def run_recipe(
     header = {"recipe": recipe.digest, "data": data}
     if teacher is not None:  # the recipe only knows where it lies, not who it was
         header["teacher"] = digest(teacher.state_dict())
+    for name, network in getattr(objective, "held", {}).items():
+        header[name] = digest(network.state_dict())
     _claim(run, recipe)  # nothing is missing: from here on the folder is this recipe's
     # Now, and not after the last step, is the time to miss a model that has to go with this one.
     take_along(recipe, run / "model.safetensors")

@@ -2,12 +2,14 @@
 
 from .distillation import Distillation
 from .masks import Masks
+from .perception import Perception, Proxy
 from .restoration import Restoration
 
-__all__ = ["OBJECTIVES", "Distillation", "Masks", "Restoration"]
+__all__ = ["OBJECTIVES", "Distillation", "Masks", "Perception", "Proxy", "Restoration"]
 
 OBJECTIVES = {
     "distillation": Distillation,
     "masks": Masks,
+    "perception": Perception,
     "restoration": Restoration,
 }
