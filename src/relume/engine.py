@@ -485,7 +485,7 @@ def asked_of_preparer(
     counted = [r for r in card.prepared if r.counted]
     nulls = {r.prior: Guide(tokens=np.zeros((1, 1, r.channels), np.float32)) for r in counted}
     given = feeds(preparer, view, Guidance({**guidance, **nulls}))
-    rows = 1 << max(4, (label_count(card, given) - 1).bit_length())
+    rows = 1 << max(4, (label_count(preparer, given) - 1).bit_length())
     return given | {r.prior: np.zeros((1, rows, r.channels), np.float32) for r in counted}
 
 

@@ -55,7 +55,8 @@ def channel_attention(query: Tensor, key: Tensor, value: Tensor, temperature: Te
         return x.flatten(2).unflatten(1, (heads, -1))
 
     # Lengths are sums over all pixels: in bfloat16 they would be none.
-    q, k = (F.normalize(rows(x).float(), dim=-1) for x in (query, key))
+    wide = torch.promote_types(query.dtype, torch.float32)
+    q, k = (F.normalize(rows(x).to(wide), dim=-1) for x in (query, key))
     # The fused form is the one that OpenVINO got wrong.
     near = torch.softmax((q @ k.transpose(-2, -1)) * temperature, -1)
     return (near.to(value.dtype) @ rows(value)).flatten(1, 2).unflatten(2, size)

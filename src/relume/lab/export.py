@@ -36,7 +36,9 @@ from .restorer import as_tensors, prepared_by
 OPSET = 18  # the first with everything our networks use; runtimes of 2023 read it
 TOLERANCE = 1e-5
 SIZES = ((1, 1), (1, 3), (2, 2), (5, 4), (9, 7))  # in units of at least 16 pixels
-SMALLEST = 32  # pixels a side that a network without a multiple is traced for: 2 after four halvings
+SMALLEST = (
+    32  # pixels a side that a network without a multiple is traced for: 2 after four halvings
+)
 CONTEXT = 32  # of a network that looks at all: convolutions then no longer see where a tile ends
 
 
@@ -85,9 +87,10 @@ def export(
         card = replace(card, overlap=measure_overlap(rounded, pictures))
     files: dict[str, bytes] = {}
     if card.prepared:
-        preparer = _preparer_of(rounded, card, halves)
+        own = _preparer_card(rounded, card, halves)
+        preparer = _preparer_of(rounded, card, own, halves)
         files[".prepare.onnx"] = preparer.SerializeToString(deterministic=True)
-        card = replace(card, preparer=_preparer_card(card, halves).digest)
+        card = replace(card, preparer=own.digest)
     files[".onnx"] = _graph(rounded, card, halves).SerializeToString(deterministic=True)
     with TemporaryDirectory() as folder:
         trial = Path(folder) / path.name
@@ -288,11 +291,15 @@ def _of_preparer(card: Card, halves: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: half for name, half in halves.items() if name.startswith(stems)}
 
 
-def _preparer_card(card: Card, halves: dict[str, Tensor]) -> Card:
-    """What the file that prepares says of itself: it reads the picture and the number of rows."""
+def _preparer_card(restorer: nn.Module, card: Card, halves: dict[str, Tensor]) -> Card:
+    """What the file that prepares says of itself: it reads the picture, what its encoders ask for
+    (an input that nothing uses is none to OpenVINO), and the number of rows."""
+    encoders = cast(Any, restorer.encoders)
+    asked = {reads.prior for r in card.prepared for reads in encoders[r.prior].asks}
+    read = (r for r in card.reads if r.prior in asked)
     return Card(
         card.name,
-        reads=(*card.reads, *(r for r in card.prepared if r.counted)),
+        reads=(*read, *(r for r in card.prepared if r.counted)),
         digest=weights.digest(_of_preparer(card, halves)),
         licence=card.licence,
         attribution=card.attribution,
@@ -311,9 +318,11 @@ def _graph(restorer: nn.Module, card: Card, halves: dict[str, Tensor]) -> onnx.M
     return model
 
 
-def _preparer_of(restorer: nn.Module, card: Card, halves: dict[str, Tensor]) -> onnx.ModelProto:
-    """The graph of `prepare`: free height, width and number of rows."""
-    own, kept = _preparer_card(card, halves), _of_preparer(card, halves)
+def _preparer_of(
+    restorer: nn.Module, card: Card, own: Card, halves: dict[str, Tensor]
+) -> onnx.ModelProto:
+    """The graph of `prepare`: free height, width and number of rows; `own` is its card."""
+    kept = _of_preparer(card, halves)
     outs = [f"{r.prior}.rows" for r in card.prepared]
     model = _traced(_FlatPreparer, restorer, own, list(kept), outs)
     _hold(model, own, kept, {})

@@ -83,7 +83,7 @@ class Prompt(nn.Module):
             if rows == 1 or self.level < rows:
                 return guide.tokens[:, 0 if rows == 1 else self.level]
         raise GuidanceError(
-            f"prompt reads {name!r} as a vector or as row {self.level} of tokens, of {dim} numbers, "
+            f"prompt reads {name!r} as a vector or row {self.level} of tokens, of {dim} numbers, "
             f"got {guide.kind} {tuple(guide.array.shape)}. Give it an encoder that emits such."
         )
 

@@ -32,7 +32,7 @@ class ScaleNorm2d(nn.Module):
         self.weight = nn.Parameter(torch.ones(channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        y = x.float()
+        y = x.to(torch.promote_types(x.dtype, torch.float32))
         variance = (y - y.mean(1, keepdim=True)).square().mean(1, keepdim=True)
         return (y * torch.rsqrt(variance + self.eps)).to(x.dtype) * self.weight
 
@@ -47,9 +47,7 @@ class TransformerBlock(nn.Module):
         (N, C, h, w) -> (N, C, h, w).
     """
 
-    def __init__(
-        self, channels: int, heads: int, expansion: float, bias: bool, norm: str
-    ) -> None:
+    def __init__(self, channels: int, heads: int, expansion: float, bias: bool, norm: str) -> None:
         super().__init__()
         self.norm1, self.norm2 = NORMS[norm](channels), NORMS[norm](channels)
         self.attention = MDTA(channels, heads, bias=bias)

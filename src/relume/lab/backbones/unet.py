@@ -75,7 +75,8 @@ class UNet(nn.Module):
         }
         # As NAFNet's: one 3x3 of stride s looks s pixels further, the grids add their own width.
         convs = sum(
-            (n + m) << i for i, (n, m) in enumerate(zip(enc_convs, reversed(dec_convs), strict=True))
+            (n + m) << i
+            for i, (n, m) in enumerate(zip(enc_convs, reversed(dec_convs), strict=True))
         )
         self.reach = 2 + convs + (middle_convs << levels) + (2**levels - 1)
 

@@ -1,9 +1,9 @@
 """Priors inside the network, which travel in the exported graph. One file and one row each.
 
 An encoder is `(lq, guidance) -> Guide`; `asks` says what it reads from outside, `dim` the size of
-what it emits. One with `prepared` must see the whole picture's pixels: it is called once a picture,
-`(view, guidance, rows) -> Guide` of token rows, one a label; or, where it has a `shape`, of a vector
-(D,) or of so many rows (T, D).
+what it emits. One with `prepared` must see the whole picture's pixels: it is called once a
+picture, `(view, guidance, rows) -> Guide` of token rows, one a label; or, where it has a `shape`,
+of a vector (D,) or of so many rows (T, D).
 """
 
 from .degradation import DegradationEncoder

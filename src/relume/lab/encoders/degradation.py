@@ -22,9 +22,9 @@ class DegradationEncoder(nn.Module):
     the published code: four 3x3 of stride 2 with GELU, 3-32-64-96-128 channels, mean, linear, L2.
 
     The mean runs over the whole picture, once, so that all tiles are told the same; in training the
-    crop is its own. A photograph at full size costs memory: half of its pixels each way, times the
-    width, in the `paper` form. Where that is too much, `view_side` in a recipe's card bounds what is
-    shown, at the price of its finest noise.
+    crop is its own. A photograph at full size costs memory: in the `paper` form `width` numbers for
+    each four pixels, some three times over. Where that is too much, `view_side` in a recipe's card
+    bounds what is shown, at the price of its finest noise.
 
     Args:
         dim: D of the vector.

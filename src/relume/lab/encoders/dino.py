@@ -55,7 +55,11 @@ class DinoLevels(nn.Module):
         side: int = 224,
     ) -> None:
         super().__init__()
-        if not depths or list(depths) != sorted(set(depths)) or not 0 < depths[0] <= depths[-1] <= 1:
+        if (
+            not depths
+            or list(depths) != sorted(set(depths))
+            or not 0 < depths[0] <= depths[-1] <= 1
+        ):
             raise RecipeError(f"depths are shares of the depth that rise to 1, got {list(depths)}.")
         network = _loaded(weights)
         config = network.config
@@ -70,7 +74,9 @@ class DinoLevels(nn.Module):
         embeddings = network.embeddings
         self.cls = embeddings.cls_token
         self.patches = embeddings.patch_embeddings.projection
-        self.places = nn.Parameter(_places(embeddings.position_embeddings, side // config.patch_size))
+        self.places = nn.Parameter(
+            _places(embeddings.position_embeddings, side // config.patch_size)
+        )
         self.layers = nn.ModuleList(list(network.encoder.layer)[: self.taps[-1]])
         self.register_buffer("mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("deviation", torch.tensor(DEVIATION).view(3, 1, 1), persistent=False)
@@ -147,8 +153,7 @@ def _loaded(weights: str) -> Any:
         from transformers.utils import logging
     except ImportError:
         raise MissingError(
-            "dino needs transformers. Install it: uv sync --extra lab, or "
-            "pip install 'relume[lab]'"
+            "dino needs transformers. Install it: uv sync --extra lab, or pip install 'relume[lab]'"
         ) from None
     loud = logging.get_verbosity()
     logging.set_verbosity_error()

@@ -1,4 +1,4 @@
-"""What the picture shows, at four depths, from its thumbnail: semantic tokens without a download."""
+"""What the picture shows, at four depths of a small network of ours: tokens without a download."""
 
 import itertools
 
