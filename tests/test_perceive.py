@@ -10,13 +10,14 @@ from relume.card import Card, survey
 from relume.engine import open_engine
 from relume.errors import CheckError, GuidanceError, ModelError, RecipeError, ShapeError
 from relume.guidance import Guidance, Guide
-from relume.lab import recipe
+from relume.lab import recipe, weights
 from relume.lab.adapters import ADAPTERS
 from relume.lab.backbones import BACKBONES
 from relume.lab.controls import CONTROLS
 from relume.lab.encoders import ENCODERS
 from relume.lab.encoders.dino import MEAN, squeezed
 from relume.lab.export import export
+from relume.lab.finished import begin_with
 from relume.lab.restorer import Restorer, as_tensors
 
 
@@ -195,6 +196,19 @@ def test_pgca_attends_over_channels_at_any_size(size, variant, residual):
     torch.testing.assert_close(block(x, known), wanted)
 
 
+@pytest.mark.parametrize("variant", ["paper", "release"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_in_bf16_the_feature_keeps_its_type(variant, dtype):
+    form = {"variant": variant, "expansion": 2, "heads": 3, "reads": ("code",)}
+    block = stirred(ADAPTERS["pgca"](12, (5,), **form))
+    x, known = torch.randn(1, 12, 16, 16).to(dtype), Guidance(code=Guide(vector=torch.randn(1, 5)))
+    with torch.autocast("cpu", torch.bfloat16):
+        out = block(x, known)
+    assert out.dtype == dtype and out.isfinite().all()
+    exact = block(x.float(), known)
+    assert (out - exact).abs().max() <= 0.05 * exact.abs().max()  # a dozen roundings of 2^-8
+
+
 def test_a_prompt_is_the_papers_or_the_releases():
     x, tokens, z = torch.randn(2, 6, 4, 5), torch.randn(2, 4, 3), torch.randn(2, 5)
     known = Guidance(semantics=Guide(tokens=tokens), code=Guide(vector=z))
@@ -355,6 +369,18 @@ def test_the_toy_is_small_and_starts_as_its_backbone():
     lq, known = drawn(1, 3, 16, 16), thumbnails(1)
     assert torch.equal(model(lq, known), model.backbone(lq).image)
     assert list(made.build_sources()) == ["thumbnail"]
+
+
+def test_it_can_begin_with_a_network_that_was_told_nothing(tmp_path):
+    made = recipe.load("perceive-ir-toy")
+    plain = recipe.Recipe.model_validate(made.model_dump() | {"adapters": [], "encoders": {}})
+    before = stirred(plain.build_model())
+    path = tmp_path / "plain.safetensors"
+    weights.save(path, before.state_dict(), recipe=plain.resolved(), half=False)
+    model = made.build_model()
+    begin_with(model, path)
+    lq = drawn(1, 3, 16, 16)
+    assert torch.equal(model(lq, thumbnails(1)), before(lq, Guidance()))
 
 
 def toy(adapters):

@@ -344,12 +344,13 @@ class Recipe(_Part):
                 raise RecipeError(
                     f"adapters.reads: no encoder is called {name!r}.{nearest(name, encoders)}"
                 )
-        known: dict[str, Any] = {"reads": row.names[0]}
+        first, *more = row.names
+        known: dict[str, Any] = {"reads": first}
         if several:
             known = {"reads": row.names, "dims": tuple(encoders[n].dim for n in row.names)}
-        elif len(row.names) > 1:
+        elif more:
             raise RecipeError(f"adapters.reads: {row.kind} reads one, got {', '.join(row.names)}.")
-        elif (source := encoders.get(row.names[0])) is not None:
+        elif (source := encoders.get(first)) is not None:
             known |= {"dim": source.dim, "regions": getattr(source, "regions", "")}
         made = row.made_of(ADAPTERS, "adapters", **known, **site)
         if getattr(made, "joins", False) != (not row.at):

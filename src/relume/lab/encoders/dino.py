@@ -159,7 +159,7 @@ def _loaded(weights: str) -> Any:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        network, found = Dinov2Model.from_pretrained(
+        loaded: Any = Dinov2Model.from_pretrained(
             weights,
             use_safetensors=True,
             dtype=torch.float32,
@@ -174,6 +174,7 @@ def _loaded(weights: str) -> Any:
     finally:
         logging.set_verbosity(loud)
         logging.enable_progress_bar()
+    network, found = loaded
     absent = sorted({*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])})
     if absent:  # transformers would draw them at random
         raise ModelError(
