@@ -47,7 +47,7 @@ LEVELS = {"enc_blocks": (1,), "middle_blocks": 1, "dec_blocks": (1,)}
 THREE = ("middle", "decoder.0", "encoder.0")
 BODIES = {
     "nafnet": ({"width": 8, "attention": "none", **LEVELS}, THREE),
-    "restormer": ({"width": 8, "heads": (1, 2), "refinement": 1, **LEVELS}, THREE),
+    "restormer": ({"width": 8, "heads": (1, 2), "refinement": 0, **LEVELS}, THREE),
     "unet": ({"width": 8, "enc_convs": (1,), "middle_convs": 1, "dec_convs": (1,)}, THREE),
     "guest": (
         {
