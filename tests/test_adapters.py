@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tiny import dino_folder
 
 from relume.errors import GuidanceError, RecipeError
 from relume.guidance import Guidance, Guide
@@ -25,13 +26,24 @@ KNOWN = Guidance(
 )
 ROWS = {"reads": "rows", "regions": "regions"}
 DAMAGE = {"reads": "damage", "maps": 2}
+BOTH = {"reads": ("rows", "code"), "level": 2}
 AT_SITES = {
     "context": lambda: ADAPTERS["context"](12, 1, every=4, **DAMAGE),
     "film": lambda: ADAPTERS["film"](12, 16, reads="code"),
     "gate": lambda: ADAPTERS["gate"](12, 1, **DAMAGE),
     "maps": lambda: ADAPTERS["maps"](12, 1, **DAMAGE),
+    "pgca": lambda: ADAPTERS["pgca"](12, (16, 16), heads=3, **BOTH),
+    "prompt": lambda: ADAPTERS["prompt"](12, (16, 16), **BOTH),
     "region_shift": lambda: ADAPTERS["region_shift"](12, 16, 1, **ROWS),
     "spt": lambda: ADAPTERS["spt"](12, 16, 1, **ROWS),
+}
+FORMS = {
+    "pgca, fixed": lambda: ADAPTERS["pgca"](12, (16, 16), residual="fixed", **BOTH),
+    "pgca, the paper's whole block": lambda: ADAPTERS["pgca"](12, (16, 16), expansion=2, **BOTH),
+    "pgca, release": lambda: ADAPTERS["pgca"](
+        12, (16, 16), variant="release", expansion=2, bias=True, **BOTH
+    ),
+    "prompt, release": lambda: ADAPTERS["prompt"](12, (16, 16), variant="release", **BOTH),
 }
 JOINING = {
     "concat": lambda: ADAPTERS["concat"](reads="regions"),
@@ -43,15 +55,15 @@ def test_every_adapter_has_its_laws_tested():
     assert set(AT_SITES) | set(JOINING) == set(ADAPTERS)
 
 
-@pytest.mark.parametrize("name", sorted(AT_SITES))
+@pytest.mark.parametrize("name", sorted({**AT_SITES, **FORMS}))
 def test_a_new_adapter_changes_nothing(name):
     feat = torch.randn(2, 12, 8, 10)
-    assert torch.equal(AT_SITES[name]()(feat, KNOWN), feat)
+    assert torch.equal({**AT_SITES, **FORMS}[name]()(feat, KNOWN), feat)
 
 
-@pytest.mark.parametrize("name", sorted(AT_SITES))
+@pytest.mark.parametrize("name", sorted({**AT_SITES, **FORMS}))
 def test_an_adapter_learns_at_the_first_step_and_all_of_it_moves_by_the_tenth(name):
-    adapter = AT_SITES[name]()
+    adapter = {**AT_SITES, **FORMS}[name]()
     feat, wanted = drawn(2, 12, 8, 10), drawn(2, 12, 8, 10, seed=2)
     before = {k: v.clone() for k, v in adapter.state_dict().items()}
     optimizer = torch.optim.Adam(adapter.parameters(), lr=1e-2)
@@ -97,12 +109,20 @@ def flat(encoder) -> Guidance:
     return Guidance({r.prior: given[r.kind](r) for r in encoder.asks})
 
 
+WITH = {"dino": lambda: {"weights": str(dino_folder()), "side": 28}}
+
+
 @pytest.mark.parametrize("name", sorted(ENCODERS))
 def test_an_encoder_survives_a_flat_picture(name):
-    encoder = ENCODERS[name]()
+    encoder = ENCODERS[name](**WITH.get(name, dict)())
     view = torch.full((2, 3, 16, 16), 0.5, requires_grad=True)
     guide = encoder(view, flat(encoder))
     assert guide.channels == encoder.dim
+    shape = getattr(encoder, "shape", None)  # of what is said in so many rows, or in one vector
+    assert shape is None or guide.array.shape[1:] == shape
+    if name == "dino":  # frozen
+        assert torch.isfinite(guide.array).all() and not guide.array.requires_grad
+        return
     guide.array.sum().backward()
     grads = [p.grad for p in encoder.parameters()] + ([view.grad] if encoder.prepared else [])
     assert all(g is not None and torch.isfinite(g).all() for g in grads)

@@ -16,6 +16,8 @@ from relume.lab.backbones.ffdnet import FFDNet
 from relume.lab.backbones.guest import Guest
 from relume.lab.backbones.imdn import IMDB, IMDN, ContrastAttention
 from relume.lab.backbones.nafnet import NAFBlock, NAFNet
+from relume.lab.backbones.restormer import TransformerBlock
+from relume.lab.blocks import channel_attention
 from relume.lab.datasets import folder_pairs
 from relume.lab.engine import TorchEngine
 from relume.lab.evaluate import engine_restorer, evaluate
@@ -39,6 +41,11 @@ SMALL = {
         **{"enc_blocks": (1, 1), "middle_blocks": 1, "dec_blocks": (1, 1)},
     },
     "nafnet": {"width": 8, "enc_blocks": (1, 1), "middle_blocks": 1, "dec_blocks": (1, 1)},
+    "restormer": {
+        **{"width": 8, "enc_blocks": (1, 1), "middle_blocks": 1, "dec_blocks": (1, 1)},
+        **{"refinement": 1, "heads": (1, 2, 4)},
+    },
+    "unet": {"width": 8, "enc_convs": (1, 1), "middle_convs": 1, "dec_convs": (1, 1)},
 }
 ROWS = [
     pytest.param(
@@ -142,6 +149,86 @@ def test_a_flat_picture_gives_imdn_finite_gradients():
     net = awake(small("imdn"))
     net(torch.full((1, 3, 8, 8), 0.5)).image.sum().backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in net.parameters())
+
+
+# Restormer
+
+
+def block_parameters(c: int, heads: int, expansion: float = 2.66) -> int:
+    """By the paper's equations, without biases: MDTA, GDFN, two layer norms of weight and shift."""
+    attention = 3 * c * c + 9 * 3 * c + c * c + heads  # W_p of q, k, v; W_d; W_p; the temperatures
+    hidden = int(expansion * c)
+    feed = 2 * hidden * c + 9 * 2 * hidden + hidden * c
+    return attention + feed + 2 * 2 * c
+
+
+def test_restormer_has_the_parameters_of_its_paper():
+    """Width 48, blocks 4-6-6-8, heads 1-2-4-8, 4 of refinement, expansion 2.66; decoder 1 at 96."""
+    levels = {48: (4, 1), 96: (6, 2), 192: (6, 4), 384: (8, 8)}
+    blocks = sum(n * block_parameters(c, heads) for c, (n, heads) in levels.items())
+    blocks += 6 * block_parameters(192, 4) + 6 * block_parameters(96, 2)
+    blocks += (4 + 4) * block_parameters(96, 1)
+    downs = sum(9 * c * c // 2 for c in (48, 96, 192))
+    ups = sum(9 * c * 2 * c for c in (384, 192, 96))
+    joins = 384 * 192 + 192 * 96
+    ends = 9 * 3 * 48 + 9 * 96 * 3
+    wanted = blocks + downs + ups + joins + ends
+    with torch.device("meta"):
+        counted = {
+            reduce: sum(p.numel() for p in BACKBONES["restormer"](reduce=reduce).parameters())
+            for reduce in (False, True)
+        }
+    assert counted[False] == wanted == 26_126_644
+    # The finest decoder level and the refinement at 48, and one more 1x1 to get there.
+    less = 8 * (block_parameters(96, 1) - block_parameters(48, 1)) + 9 * 48 * 3 - 96 * 48
+    assert counted[True] == wanted - less
+
+
+def test_attention_over_channels_is_the_papers_and_knows_no_resolution():
+    q, k, v = (torch.randn(2, 12, 5, 7, dtype=torch.double) for _ in range(3))
+    t = torch.tensor([0.5, 2.0, 7.0], dtype=torch.double).view(3, 1, 1)
+    got = channel_attention(q, k, v, t)
+    for n in range(2):
+        for head in range(3):
+            rows = slice(4 * head, 4 * head + 4)
+            a, b, c = (x[n, rows].flatten(1) for x in (q, k, v))
+            a, b = (x / x.square().sum(1, keepdim=True).sqrt() for x in (a, b))
+            scores = torch.softmax(t[head] * (a @ b.T), 1)
+            assert scores.shape == (4, 4)  # C x C of the head, whatever h and w
+            wanted = (scores @ c).view(4, 5, 7)
+            torch.testing.assert_close(got[n, rows], wanted, atol=1e-6, rtol=0)
+    twice = channel_attention(*(x.repeat(1, 1, 2, 3) for x in (q, k, v)), t)
+    torch.testing.assert_close(twice, got.repeat(1, 1, 2, 3), atol=1e-6, rtol=0)
+    torch.testing.assert_close(channel_attention(3 * q, 5 * k, v, t), got, atol=1e-6, rtol=0)
+
+
+def test_restormers_block_is_two_residual_branches_of_the_papers_equations():
+    block = awake(TransformerBlock(6, 2, 1.5, False, "bias_free"))
+    x = torch.randn(2, 6, 9, 7)
+
+    def norm(x, weight):
+        return weight * x / (x.var(1, unbiased=False, keepdim=True) + 1e-6).sqrt()
+
+    q, k, v = block.attention.qkv[1](block.attention.qkv[0](norm(x, block.norm1.weight))).chunk(
+        3, 1
+    )
+    y = x + block.attention.out(channel_attention(q, k, v, block.attention.temperature))
+    a, b = block.feed.inside[1](block.feed.inside[0](norm(y, block.norm2.weight))).chunk(2, 1)
+    assert a.shape[1] == 9
+    torch.testing.assert_close(block(x), y + block.feed.out(F.gelu(a) * b), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        ({"heads": (1, 2)}, ShapeError, "one more in heads"),
+        ({"heads": (3, 1, 1)}, ShapeError, "3 heads do not divide 8 channels"),
+        ({"norm": "bias-free"}, RecipeError, "Did you mean 'bias_free'"),
+    ],
+)
+def test_a_restormer_that_cannot_be_built_is_told(arguments, error, says):
+    with pytest.raises(error, match=says):
+        BACKBONES["restormer"](**SMALL["restormer"] | arguments)
 
 
 # DnCNN and FFDNet
@@ -287,6 +374,7 @@ LOCAL = [
             ((1, 1, 1), {"middle_blocks": 1}, (1, 1, 1)),
         )
     ),
+    ("unet", {"width": 4, "enc_convs": (1, 2), "middle_convs": 1, "dec_convs": (2, 1)}),
 ]
 
 
@@ -308,7 +396,12 @@ def test_reach_is_no_smaller_than_what_the_gradient_sees(name, arguments):
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments"), [("imdn", {"width": 64, "blocks": 1}), ("nafnet", SMALL["nafnet"])]
+    ("name", "arguments"),
+    [
+        ("imdn", {"width": 64, "blocks": 1}),
+        ("nafnet", SMALL["nafnet"]),
+        ("restormer", SMALL["restormer"]),
+    ],
 )
 def test_channel_attention_makes_a_network_look_everywhere(name, arguments):
     torch.manual_seed(0)  # few hidden units: of some weights all sleep

@@ -62,3 +62,19 @@ def exported() -> tuple[Path, Tiny, Card]:
 
 def tiny_model() -> Path:
     return exported()[0]
+
+
+@cache
+def dino_folder() -> Path:
+    """Weights of a DINOv2 of four layers, drawn at random, as transformers saves them."""
+    from transformers import Dinov2Config, Dinov2Model
+
+    folder = Path(mkdtemp(prefix="relume-tests-"))
+    sizes = {"hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2, "mlp_ratio": 2}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = Dinov2Model(Dinov2Config(image_size=42, patch_size=14, **sizes))
+        for parameter in network.parameters():
+            parameter.data += 0.1 * torch.randn(parameter.shape)
+    network.save_pretrained(folder)
+    return folder

@@ -62,6 +62,11 @@ class Reads:
     def spatial(self) -> bool:
         return self.kind in ("maps", "regions", "layers")
 
+    @property
+    def counted(self) -> bool:
+        """Token rows, one for each label of the picture."""
+        return self.kind == "tokens" and not self.shape[0]
+
 
 @dataclass(frozen=True)
 class Sureness:
@@ -99,7 +104,8 @@ class Card:
         view_side: Longest side of the whole-picture view that `prepare` is given; 0 = the picture.
         reads: The priors it reads, in the order of the graph's inputs.
         prepared: What NAME.prepare.onnx, beside the file, makes of the whole picture once: token
-            rows, as many as the picture has labels. The graph reads them after `reads`.
+            rows, as many as the picture has labels or as the shape says, or a vector. The graph
+            reads them after `reads`.
         preparer: Digest of that file's tensors.
         digest: sha256 of its tensors (`tensors_digest`); the same for `.onnx` and `.safetensors`.
         recipe: The resolved recipe it was trained by.
@@ -215,8 +221,10 @@ class Card:
             raise ModelError("the card names one map twice, or more maps than any model gives")
         if {*self.sureness} - {*self.emits}:
             raise ModelError("the card is sure of a map that the model does not give")
-        if any(r.kind != "tokens" for r in self.prepared):
-            raise ModelError("the card prepares something else than token rows")
+        if any(r.kind not in ("tokens", "vector") for r in self.prepared):
+            raise ModelError("the card prepares something else than token rows or a vector")
+        if any(r.kind == "vector" and 0 in r.shape for r in self.prepared):
+            raise ModelError("the card prepares a vector, but gives it no size")
 
 
 def _listed(value: object) -> Iterable[Any]:

@@ -60,7 +60,7 @@ class Engine(Protocol):
             view: (1, 3, h, w) float32, the whole picture at no more than `card.view_side`.
 
         Returns:
-            The guidance with the card's `prepared` token rows.
+            The guidance with what the card has `prepared`: token rows, vectors.
         """
         ...
 
@@ -459,7 +459,7 @@ def feeds(card: Card, tile: np.ndarray, guidance: Guidance) -> dict[str, np.ndar
                 f"{card.name} needs {reads.prior} of the whole picture. Call `prepare` first."
             )
         given[reads.prior] = _guide(card, reads, guidance, tile.shape[2], tile.shape[3])
-        if label_count(card, given) > given[reads.prior].shape[1]:
+        if reads.counted and label_count(card, given) > given[reads.prior].shape[1]:
             raise GuidanceError(
                 f"{card.name} has {given[reads.prior].shape[1]} rows of {reads.prior}, and the "
                 f"tile {label_count(card, given)} labels. Prepare and tile the same picture."
@@ -476,26 +476,30 @@ def label_count(card: Card, given: Mapping[str, np.ndarray]) -> int:
 def asked_of_preparer(
     preparer: Card, card: Card, view: np.ndarray, guidance: Guidance
 ) -> dict[str, np.ndarray]:
-    """The inputs of the graph that prepares: the picture, what it reads, and empty token rows.
+    """The inputs of the graph that prepares: the picture, what it reads, and empty token rows where
+    they are as many as labels.
 
     The rows say how many labels there may be. Their number is a power of two, so that a runtime
     which compiles each shape meets few.
     """
-    nulls = {r.prior: Guide(tokens=np.zeros((1, 1, r.channels), np.float32)) for r in card.prepared}
+    counted = [r for r in card.prepared if r.counted]
+    nulls = {r.prior: Guide(tokens=np.zeros((1, 1, r.channels), np.float32)) for r in counted}
     given = feeds(preparer, view, Guidance({**guidance, **nulls}))
-    rows = 1 << max(4, (label_count(card, given) - 1).bit_length())
-    return given | {r.prior: np.zeros((1, rows, r.channels), np.float32) for r in card.prepared}
+    rows = 1 << max(4, (label_count(preparer, given) - 1).bit_length())
+    return given | {r.prior: np.zeros((1, rows, r.channels), np.float32) for r in counted}
 
 
 def with_prepared(card: Card, guidance: Guidance, outs: Sequence[np.ndarray]) -> Guidance:
-    """The guidance with the token rows that a preparer gave, in the card's order.
+    """The guidance with what a preparer gave, in the card's order.
 
     Raises:
         CheckError: They are not finite.
     """
     for reads, rows in zip(card.prepared, outs, strict=True):
         if not np.isfinite(rows).all():
-            raise CheckError(f"{card.name} prepared rows that are not finite; nothing was written.")
+            raise CheckError(
+                f"{card.name} prepared {reads.prior} that is not finite; nothing was written."
+            )
         guidance = guidance.with_guide(reads.prior, guide_of(reads, np.array(rows, np.float32)))
     return guidance
 
@@ -514,8 +518,7 @@ def _guide(card: Card, reads: Reads, guidance: Guidance, height: int, width: int
             f"{card.name} reads {reads.prior} as {reads.kind}, but this one is {guide.kind}."
         )
     array = np.ascontiguousarray(guide.array, dtype)
-    rows_free = reads.kind == "tokens" and reads.shape[0] == 0
-    if array.shape != shape and not (rows_free and array.shape[::2] == shape[::2]):
+    if array.shape != shape and not (reads.counted and array.shape[::2] == shape[::2]):
         raise GuidanceError(
             f"{card.name} reads {reads.prior} as {shape} for this tile, got {array.shape}."
         )

@@ -1,6 +1,10 @@
 """The few layers that backbones, encoders and adapters share."""
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from ..errors import ShapeError
 
 
 class LayerNorm2d(nn.LayerNorm):
@@ -30,3 +34,100 @@ class SimpleGate(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         a, b = x.chunk(2, dim=1)
         return a * b
+
+
+def channel_attention(query: Tensor, key: Tensor, value: Tensor, temperature: Tensor) -> Tensor:
+    """softmax(t Q K^T) V over the channels of each head (Restormer, arXiv 2111.09881, eq. 1).
+
+    Rows of Q and K, one a channel, have length 1 over the pixels: the C/heads x C/heads scores are
+    cosines, whatever the size of the picture. t, learned, says how sharply they choose.
+
+    Args:
+        query, key, value: (N, C, h, w).
+        temperature: t, (heads, 1, 1).
+
+    Returns:
+        (N, C, h, w).
+    """
+    heads, size = temperature.shape[0], query.shape[-2:]
+
+    def rows(x: Tensor) -> Tensor:
+        return x.flatten(2).unflatten(1, (heads, -1))
+
+    # Lengths are sums over all pixels: in bfloat16 they would be none.
+    wide = torch.promote_types(query.dtype, torch.float32)
+    q, k = (F.normalize(rows(x).to(wide), dim=-1) for x in (query, key))
+    # The fused form is the one that OpenVINO got wrong.
+    near = torch.softmax((q @ k.transpose(-2, -1)) * temperature, -1)
+    return (near.to(value.dtype) @ rows(value)).flatten(1, 2).unflatten(2, size)
+
+
+def depthwise(inside: int, outside: int, bias: bool = False) -> nn.Sequential:
+    """A 1x1 convolution across channels, then a 3x3 within each: how Restormer looks around.
+
+    Shape:
+        (N, inside, h, w) -> (N, outside, h, w).
+    """
+    return nn.Sequential(
+        nn.Conv2d(inside, outside, 1, bias=bias),
+        nn.Conv2d(outside, outside, 3, padding=1, groups=outside, bias=bias),
+    )
+
+
+class MDTA(nn.Module):
+    """Multi-Dconv head transposed attention (Restormer, arXiv 2111.09881, eq. 1), no residual.
+
+    Args:
+        channels: C.
+        heads: Groups of channels that attend among themselves.
+        bias: Of the convolutions; the paper's have none.
+
+    Shape:
+        (N, C, h, w) -> (N, C, h, w).
+
+    Raises:
+        ShapeError: `heads` does not divide C.
+    """
+
+    def __init__(self, channels: int, heads: int = 1, *, bias: bool = False) -> None:
+        super().__init__()
+        self.temperature = temperatures(channels, heads)
+        self.qkv = depthwise(channels, 3 * channels, bias)
+        self.out = nn.Conv2d(channels, channels, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        query, key, value = self.qkv(x).chunk(3, dim=1)
+        return self.out(channel_attention(query, key, value, self.temperature))
+
+
+class GDFN(nn.Module):
+    """Gated-Dconv feed-forward (Restormer, arXiv 2111.09881, eq. 2), no residual.
+
+    W_o(GELU(D_1 W_1 x) * D_2 W_2 x), D depthwise 3x3, W 1x1, with `expansion` C channels inside.
+
+    Shape:
+        (N, C, h, w) -> (N, C, h, w).
+    """
+
+    def __init__(self, channels: int, expansion: float = 2.66, *, bias: bool = False) -> None:
+        super().__init__()
+        hidden = int(channels * expansion)
+        self.inside = depthwise(channels, 2 * hidden, bias)
+        self.out = nn.Conv2d(hidden, channels, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, y = self.inside(x).chunk(2, dim=1)
+        return self.out(F.gelu(gate) * y)
+
+
+def temperatures(channels: int, heads: int) -> nn.Parameter:
+    """t of `channel_attention`, which starts at 1: (heads, 1, 1).
+
+    Raises:
+        ShapeError: `heads` does not divide the channels.
+    """
+    if heads < 1 or channels % heads:
+        raise ShapeError(
+            f"{heads} heads do not divide {channels} channels. Give a divisor, or another width."
+        )
+    return nn.Parameter(torch.ones(heads, 1, 1))

@@ -66,8 +66,8 @@ class TorchEngine:
         seen = torch.from_numpy(given["lq"]).to(self._device)
         known = self._guidance(whole.reads, given)
         ready = self.restorer.prepare(seen, known)  # type: ignore[operator]
-        rows = [ready[r.prior].tokens.float().cpu().numpy() for r in self.card.prepared]
-        return with_prepared(self.card, guidance, rows)
+        outs = [ready[r.prior].array.float().cpu().numpy() for r in self.card.prepared]
+        return with_prepared(self.card, guidance, outs)
 
     def __call__(self, tile: np.ndarray, guidance: Guidance) -> np.ndarray:
         given = feeds(self.card, tile, guidance)

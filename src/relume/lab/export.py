@@ -36,6 +36,9 @@ from .restorer import as_tensors, prepared_by
 OPSET = 18  # the first with everything our networks use; runtimes of 2023 read it
 TOLERANCE = 1e-5
 SIZES = ((1, 1), (1, 3), (2, 2), (5, 4), (9, 7))  # in units of at least 16 pixels
+SMALLEST = (
+    32  # pixels a side that a network without a multiple is traced for: 2 after four halvings
+)
 CONTEXT = 32  # of a network that looks at all: convolutions then no longer see where a tile ends
 
 
@@ -49,7 +52,7 @@ def export(
 ) -> Card:
     """Check the graph against the network, and write NAME.onnx and NAME.safetensors.
 
-    A restorer that prepares token rows gets NAME.prepare.onnx beside them; one whose priors look at
+    A restorer that prepares something gets NAME.prepare.onnx beside them; one whose priors look at
     another model's output that model as NAME.first.onnx and NAME.first.safetensors, one that is
     told by a mask network that one as NAME.damage.onnx and NAME.damage.safetensors.
 
@@ -84,9 +87,10 @@ def export(
         card = replace(card, overlap=measure_overlap(rounded, pictures))
     files: dict[str, bytes] = {}
     if card.prepared:
-        preparer = _preparer_of(rounded, card, halves)
+        own = _preparer_card(rounded, card, halves)
+        preparer = _preparer_of(rounded, card, own, halves)
         files[".prepare.onnx"] = preparer.SerializeToString(deterministic=True)
-        card = replace(card, preparer=_preparer_card(card, halves).digest)
+        card = replace(card, preparer=own.digest)
     files[".onnx"] = _graph(rounded, card, halves).SerializeToString(deterministic=True)
     with TemporaryDirectory() as folder:
         trial = Path(folder) / path.name
@@ -210,7 +214,7 @@ def with_card(path: Path, card: Card) -> None:
 def _exportable(restorer: nn.Module) -> None:
     reads = tuple(cast(Iterable[Reads], restorer.reads))
     for entry in reads:
-        if entry.kind == "tokens" and not entry.shape[0]:
+        if entry.counted:
             raise UsageError(
                 f"{entry.prior} may have any number of token rows, which runtimes compute "
                 "differently. Fix the number of rows, and pad with zero rows."
@@ -248,19 +252,20 @@ class _Flat(nn.Module):
 
 
 class _FlatPreparer(_Flat):
-    """`Restorer.prepare` in the same form; the last inputs are token rows, of which only the number
-    counts: a graph cannot read the highest label."""
+    """`Restorer.prepare` in the same form; the last inputs are token rows, where it makes one for
+    each label, of which only the number counts: a graph cannot read the highest label."""
 
     def forward(  # type: ignore[override]
         self, seen: tuple[Tensor, ...], held: tuple[Tensor, ...]
     ) -> tuple[Tensor, ...]:
         prepared = prepared_by(self.restorer)
         view, *given = seen
-        known = _guidance(self.reads[: -len(prepared)], given[: -len(prepared)])
+        read = len(self.reads) - sum(r.counted for r in prepared)
+        known = _guidance(self.reads[:read], given[:read])
         tensors = {
             f"restorer.{name}": tensor for name, tensor in zip(self.names, held, strict=True)
         }
-        rows = given[-1].shape[1]
+        rows = given[-1].shape[1] if read < len(self.reads) else None
         return functional_call(
             _Preparing(self.restorer, [r.prior for r in prepared]), tensors, (view, known, rows)
         )
@@ -271,9 +276,9 @@ class _Preparing(nn.Module):
         super().__init__()
         self.restorer, self.names = restorer, names
 
-    def forward(self, view: Tensor, guidance: Guidance, rows: int) -> tuple[Tensor, ...]:
+    def forward(self, view: Tensor, guidance: Guidance, rows: int | None) -> tuple[Tensor, ...]:
         ready = self.restorer.prepare(view, guidance, rows)  # type: ignore[operator]
-        return tuple(ready[name].tokens for name in self.names)
+        return tuple(ready[name].array for name in self.names)
 
 
 def _guidance(reads: Sequence[Reads], given: Sequence[Tensor]) -> Guidance:
@@ -286,11 +291,15 @@ def _of_preparer(card: Card, halves: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: half for name, half in halves.items() if name.startswith(stems)}
 
 
-def _preparer_card(card: Card, halves: dict[str, Tensor]) -> Card:
-    """What the file that prepares says of itself: it reads the picture and the number of rows."""
+def _preparer_card(restorer: nn.Module, card: Card, halves: dict[str, Tensor]) -> Card:
+    """What the file that prepares says of itself: it reads the picture, what its encoders ask for
+    (an input that nothing uses is none to OpenVINO), and the number of rows."""
+    encoders = cast(Any, restorer.encoders)
+    asked = {reads.prior for r in card.prepared for reads in encoders[r.prior].asks}
+    read = (r for r in card.reads if r.prior in asked)
     return Card(
         card.name,
-        reads=(*card.reads, *card.prepared),
+        reads=(*read, *(r for r in card.prepared if r.counted)),
         digest=weights.digest(_of_preparer(card, halves)),
         licence=card.licence,
         attribution=card.attribution,
@@ -309,9 +318,11 @@ def _graph(restorer: nn.Module, card: Card, halves: dict[str, Tensor]) -> onnx.M
     return model
 
 
-def _preparer_of(restorer: nn.Module, card: Card, halves: dict[str, Tensor]) -> onnx.ModelProto:
-    """The graph of `prepare`: free height, width and number of rows."""
-    own, kept = _preparer_card(card, halves), _of_preparer(card, halves)
+def _preparer_of(
+    restorer: nn.Module, card: Card, own: Card, halves: dict[str, Tensor]
+) -> onnx.ModelProto:
+    """The graph of `prepare`: free height, width and number of rows; `own` is its card."""
+    kept = _of_preparer(card, halves)
     outs = [f"{r.prior}.rows" for r in card.prepared]
     model = _traced(_FlatPreparer, restorer, own, list(kept), outs)
     _hold(model, own, kept, {})
@@ -329,11 +340,14 @@ def _traced(
     rows = {
         r.prior: Guide(tokens=np.zeros((1, 5, r.channels), np.float32))
         for r in card.reads
-        if r.kind == "tokens" and not r.shape[0]
+        if r.counted
     }
     given = {k: torch.from_numpy(a) for k, a in feeds(card, tile.numpy(), Guidance(rows)).items()}
     tensors = [restorer.state_dict()[name] for name in names]
-    sides = [torch.export.Dim(name, min=1, max=1 << 12) for name in ("rows", "columns")]
+    # Where strides halve a free side, torch must be told that more than one sample is left. The
+    # graph computes smaller ones just so, and `check` shows it one of 16 pixels.
+    least = SMALLEST if m == 1 else 1
+    sides = [torch.export.Dim(name, min=least, max=1 << 12) for name in ("rows", "columns")]
     labels = torch.export.Dim("labels", min=1, max=1 << 20)
 
     def free(rank: int, fixed: Sequence[int], step: int) -> dict[int, Any]:

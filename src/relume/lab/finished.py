@@ -136,8 +136,8 @@ def card_of(recipe: Mapping[str, Any], along: Mapping[str, str] | None = None) -
 def begin_with(model: Restorer, path: Path) -> None:
     """The finished weights of another run of the same network.
 
-    Adapters that it had none of begin as they are drawn, changing nothing: what a network is told
-    in addition is learnt from where it stood.
+    Adapters that it had none of begin as they are drawn, changing nothing, and so do encoders: what
+    a network is told in addition is learnt from where it stood.
 
     Raises:
         UsageError: They are not there.
@@ -151,10 +151,11 @@ def begin_with(model: Restorer, path: Path) -> None:
     # What is measured after training, buffers, may be missing: it is measured anew.
     kept = dict(model.named_buffers())
     tensors = load(path).tensors
-    for site, adapter in model.adapters.items():
-        own = f"adapters.{site}."
+    parts = {f"adapters.{site}.": adapter for site, adapter in model.adapters.items()}
+    parts |= {f"encoders.{name}.": encoder for name, encoder in model.encoders.items()}
+    for own, part in parts.items():
         if not any(name.startswith(own) for name in tensors):
-            kept |= {own + name: tensor for name, tensor in adapter.state_dict().items()}
+            kept |= {own + name: tensor for name, tensor in part.state_dict().items()}
     try:
         model.load_state_dict(kept | tensors)
     except RuntimeError as error:

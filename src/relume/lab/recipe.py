@@ -131,10 +131,16 @@ class PriorOf(_Part):
 
 
 class Adapter(_Kind):
-    """at: sites, or nothing where the adapter joins the picture. reads: an encoder or a prior."""
+    """at: sites, or nothing where the adapter joins the picture. reads: an encoder or a prior, or
+    a list of encoders where the adapter takes several."""
 
     at: tuple[str, ...] = ()
-    reads: str
+    reads: str | Annotated[tuple[str, ...], Field(min_length=1)]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What it reads."""
+        return (self.reads,) if isinstance(self.reads, str) else self.reads
 
 
 class Data(_Part):
@@ -320,6 +326,8 @@ class Recipe(_Part):
                             f"adapters.at: {self.backbone.kind} has no site {site!r}; it has "
                             f"{', '.join(backbone.sites)}.{nearest(site, backbone.sites)}"
                         )
+                    if site in adapters:
+                        raise RecipeError(f"adapters.at: two adapters stand at {site!r}.")
                     channels, stride = backbone.sites[site].channels, backbone.sites[site].stride
                     adapters[site] = self._adapter(row, encoders, channels=channels, stride=stride)
             if self.backbone.frozen:
@@ -332,13 +340,22 @@ class Recipe(_Part):
         Raises:
             RecipeError: It reads what nobody says, or stands in the wrong place.
         """
-        source = encoders.get(row.reads)
-        if source is None and row.reads not in PRIORS:
-            raise RecipeError(
-                f"adapters.reads: no encoder is called {row.reads!r}.{nearest(row.reads, encoders)}"
-            )
-        known = {"dim": source.dim, "regions": getattr(source, "regions", "")} if source else {}
-        made = row.made_of(ADAPTERS, "adapters", reads=row.reads, **known, **site)
+        kind = ADAPTERS.get(row.kind)
+        several = kind is not None and "dims" in inspect.signature(kind).parameters
+        for name in row.names:
+            if name not in encoders and (several or name not in PRIORS):
+                raise RecipeError(
+                    f"adapters.reads: no encoder is called {name!r}.{nearest(name, encoders)}"
+                )
+        first, *more = row.names
+        known: dict[str, Any] = {"reads": first}
+        if several:
+            known = {"reads": row.names, "dims": tuple(encoders[n].dim for n in row.names)}
+        elif more:
+            raise RecipeError(f"adapters.reads: {row.kind} reads one, got {', '.join(row.names)}.")
+        elif (source := encoders.get(first)) is not None:
+            known |= {"dim": source.dim, "regions": getattr(source, "regions", "")}
+        made = row.made_of(ADAPTERS, "adapters", **known, **site)
         if getattr(made, "joins", False) != (not row.at):
             where = "joins the picture: leave `at` out" if row.at else "needs sites in `at`"
             raise RecipeError(f"adapters: {row.kind} {where}.")

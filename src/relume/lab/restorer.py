@@ -19,7 +19,8 @@ class Restorer(nn.Module):
     Args:
         backbone: Any image-to-image network with sites.
         encoders: Name of a new guide -> encoder; its result joins the guidance under that name.
-            Those with `prepared` look at the whole picture's pixels, once, in `prepare`.
+            Those with `prepared` look at the whole picture's pixels, once, in `prepare`. A guide of
+            that name that is given stands: the encoder is not asked (probes swap in controls so).
         adapters: Site -> adapter at that site.
         inputs: Name -> adapter whose channels join the picture's at the backbone's door, in this
             order; the backbone was built for 3 channels, these, and one for each of its `inputs`.
@@ -79,11 +80,16 @@ class Restorer(nn.Module):
 
     @property
     def prepared(self) -> tuple[Reads, ...]:
-        """What `prepare` adds: token rows, as many as there are labels in the picture."""
-        return tuple(
-            Reads(name, "tokens", e.dim, (0, e.dim))
+        """What `prepare` adds: token rows, as many as there are labels in the picture or as the
+        encoder's `shape` says, or a vector."""
+        shapes = {
+            name: getattr(e, "shape", (0, e.dim))
             for name, e in cast(Any, self.encoders.items())
             if e.prepared
+        }
+        return tuple(
+            Reads(name, "tokens" if len(shape) > 1 else "vector", shape[-1], shape)
+            for name, shape in shapes.items()
         )
 
     @property
@@ -118,8 +124,17 @@ class Restorer(nn.Module):
         parts = [part.support for part in self._readers()]
         return "global" if self.backbone.reach is None or "global" in parts else "local"
 
+    def train(self, mode: bool = True) -> "Restorer":
+        """As every module; but a backbone or an encoder in which nothing learns stays as at use."""
+        super().train(mode)
+        for part in (self.backbone, *self.encoders.values()):
+            learns = [p.requires_grad for p in part.parameters()]
+            if learns and not any(learns):
+                part.eval()
+        return self
+
     def prepare(self, view: Tensor, guidance: Guidance, rows: int | None = None) -> Guidance:
-        """What needs the pixels of the whole picture.
+        """What needs the pixels of the whole picture, where it is not given already.
 
         Args:
             view: (N, 3, H, W), the whole picture; in training the crop is its own.
@@ -127,17 +142,15 @@ class Restorer(nn.Module):
                 an exported graph cannot do.
         """
         for name, encoder in cast(Any, self.encoders.items()):
-            if encoder.prepared:
+            if encoder.prepared and name not in guidance:
                 guidance = guidance.with_guide(name, encoder(view, guidance, rows))
         return guidance
 
     def run(self, lq: Tensor, guidance: Guidance, taps: tuple[str, ...] = ()) -> Output:
         """As `forward`, with the features that `taps` name in `aux`."""
-        known = guidance
-        if any(entry.prior not in known for entry in self.prepared):
-            known = self.prepare(lq, known)
+        known = self.prepare(lq, guidance)
         for name, encoder in cast(Any, self.encoders.items()):
-            if not encoder.prepared:
+            if not encoder.prepared and name not in known:
                 guide: Guide = encoder(lq, known)
                 known = known.with_guide(name, guide)
         channels = [lq, *(join(lq, known) for join in self.inputs.values())]

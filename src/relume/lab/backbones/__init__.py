@@ -6,7 +6,9 @@ from .guest import Guest
 from .imdn import IMDN
 from .masknet import MaskNet
 from .nafnet import NAFNet
+from .restormer import Restormer
 from .sites import Backbone, Output, Site
+from .unet import UNet
 
 __all__ = ["BACKBONES", "Backbone", "Output", "Site"]
 
@@ -17,4 +19,6 @@ BACKBONES = {
     "imdn": IMDN,
     "masknet": MaskNet,
     "nafnet": NAFNet,
+    "restormer": Restormer,
+    "unet": UNet,
 }
