@@ -85,6 +85,11 @@ class Sureness:
     worst: float
     told: float = 0.5
 
+    def confidence(self, mean: float, worst: float) -> float:
+        """How often as much was damage, in [0, 1], from the decimal logarithms of m and w."""
+        odds = self.offset + self.mean * mean + self.worst * worst
+        return 1 / (1 + math.exp(-max(-60.0, min(60.0, odds))))
+
 
 @dataclass(frozen=True)
 class Card:

@@ -192,9 +192,7 @@ class Evidence:
 
     def confidence(self, known: Sureness) -> float:
         """How often as much was damage, in [0, 1]."""
-        mean, worst = self.logs
-        odds = known.offset + known.mean * mean + known.worst * worst
-        return 1 / (1 + math.exp(-max(-60.0, min(60.0, odds))))
+        return known.confidence(*self.logs)
 
 
 def _summed(values: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

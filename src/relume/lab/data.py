@@ -347,7 +347,7 @@ class Damaged(Samples):
         if self.second:  # a generator of its own for each: a spawn draws nothing from rng
             owns = dict(zip(SECOND, rng.spawn(len(SECOND)), strict=True))
             second = {w: self._second(w, number, drawn, box, owns[w]) for w in self.second}
-        return Cut(lq, gt, drawn.known.crop(*box), truth, second)
+        return Cut(lq, gt, drawn.known.crop(*box).map(_wide), truth, second)
 
     def _second(
         self, word: str, number: int, drawn: _Drawn, box: View, rng: np.random.Generator
@@ -423,7 +423,7 @@ class Damaged(Samples):
             chain: Chain = _chain(drawn.spec)
             rgb = chain.apply(drawn.photo.pixels, drawn.sampled, truth=False, finish="uint8").lq
         asked = {name: s.looking_at(drawn.photo.name) for name, s in self.sources.items()}
-        return Guidance({name: p(rgb[None]) for name, p in asked.items()}).map(_small_labels)
+        return Guidance({name: p(rgb[None]) for name, p in asked.items()}).map(_small)
 
 
 @dataclass(frozen=True)
@@ -486,8 +486,8 @@ class Paired(Samples):
         return Cut(
             as_float(box.cut(seen.lq, View(0, 0, height, width))),
             as_float(far.cut(seen.gt, View(0, 0, height * s, width * s))),
-            seen.known.crop(*box).map(_wide_labels),
-            seen.truth.crop(*box).map(_wide_labels),
+            seen.known.crop(*box).map(_wide),
+            seen.truth.crop(*box).map(_wide),
         )
 
     def _see(self, pair: FilePair) -> _Seen:
@@ -497,7 +497,7 @@ class Paired(Samples):
             rgb = lq.rgb()
             known = Guidance({name: source.prior(rgb) for name, source in self.sources.items()})
             truth = told_by_gt(gt.rgb(), self.sources, (lq.height, lq.width))
-        stored = (said.map(_small_labels).map(_narrow_labels) for said in (known, truth))
+        stored = (said.map(_small).map(_narrow_labels) for said in (known, truth))
         return _Seen(planes(lq), planes(gt), *stored)
 
 
@@ -516,9 +516,13 @@ def _anywhere(name: str, size: tuple[int, int], crop: int, rng: np.random.Genera
     return View(top, left, crop, crop)
 
 
-def _small_labels(guide: Guide) -> Guide:
-    """Without what a crop does not need, so that thousands stay resident."""
-    return Guide(regions=guide.regions) if guide.kind == "regions" else guide
+def _small(guide: Guide) -> Guide:
+    """Without what a crop does not need, so that thousands stay resident: ten maps of whole
+    photographs weigh 40 bytes a pixel."""
+    if guide.kind == "regions":
+        return Guide(regions=guide.regions)
+    plain = guide.kind == "maps" and not guide.whole
+    return guide.map(lambda a: a.astype(np.float16)) if plain else guide
 
 
 def _narrow_labels(guide: Guide) -> Guide:
@@ -527,5 +531,8 @@ def _narrow_labels(guide: Guide) -> Guide:
     return guide.map(lambda labels: labels.astype(np.min_scalar_type(int(labels.max()))))
 
 
-def _wide_labels(guide: Guide) -> Guide:
-    return guide.map(lambda a: a.astype(np.int32)) if guide.kind == "regions" else guide
+def _wide(guide: Guide) -> Guide:
+    """What was kept, as a network reads it."""
+    if guide.kind not in ("regions", "maps"):
+        return guide
+    return guide.map(lambda a: a.astype(np.int32 if guide.kind == "regions" else np.float32))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from ..card import Sureness
 from ..diagnosis import NOTHING, Evidence
 from ..errors import UsageError
 from ..priors.damage import ACTION, UNKNOWN, DamagePrior
-from .data import Damage
+from .data import SOFT, Damage
 from .degrade import generator, parse
 from .photographs import Photograph, load_photographs, part_of
 from .recipe import Recipe
@@ -21,6 +22,7 @@ from .truth import severities
 WINDOWS = (0.4, 1.0)
 LEAST = 256
 MARGIN = 0.01  # of confidence, above that of undamaged photographs
+USUAL = 0.95  # share of their parts in other lights that it is above too: one may look hazy, and be
 
 
 def measure(
@@ -36,9 +38,9 @@ def measure(
     Parts of photographs are damaged as the network's own recipe damages them; a kind is there where
     its severity reaches the action level anywhere. Maps that stay below it everywhere do not count:
     of them nothing is told, whatever the odds. A kind is told from a confidence of 0.5, or above
-    what it comes to on any of the undamaged photographs. Platt's logistic fit (Probabilistic
-    outputs for support vector machines, 1999), with his targets, so that few examples make no
-    certainty.
+    what it comes to on any of the photographs as they are, and on nearly all undamaged parts.
+    Platt's logistic fit (Probabilistic outputs for support vector machines, 1999), with his
+    targets, so that few examples make no certainty.
 
     Args:
         prior: The mask network, whose card has its recipe.
@@ -55,13 +57,16 @@ def measure(
     levels = [ACTION.get(kind, UNKNOWN) for kind in kinds]
     logs = np.zeros((len(kinds), count, 2))
     there = np.zeros((len(kinds), count), bool)
+    whole = np.zeros(count, bool)  # undamaged
     for i in range(count):
         rng = np.random.default_rng((seed, i))
         sizes = photographs[i % len(photographs)]
         photo = part_of(sizes[int(rng.integers(len(sizes)))], rng, WINDOWS, LEAST)
         size = photo.pixels.shape[-2:]
         rgb, did = photo.pixels * np.float32(1 / 255), None
-        if spec := damage.draw(rng):
+        spec = damage.draw(rng)
+        whole[i] = spec in ("", SOFT)
+        if spec:
             chain = parse(spec)
             sampled = chain.sample(generator(seed, i), size, photo.regions)
             done = chain.apply(photo.pixels, sampled, truth=True, finish="uint8")
@@ -76,17 +81,25 @@ def measure(
         Sureness(levels[k], *fitted(kind, logs[k, counts[k]], there[k, counts[k]]))
         for k, kind in enumerate(kinds)
     ]
-    clean = np.array([_confidences(prior, sizes[0], sure) for sizes in photographs])
+    clean = np.array([_evidence(prior, sizes[0], levels) for sizes in photographs])
     return {
-        kind: replace(sure[k], told=round(max(0.5, float(clean[:, k].max()) + MARGIN), 3))
+        kind: replace(sure[k], told=_told(sure[k], clean[:, k], logs[k, whole]))
         for k, kind in enumerate(kinds)
     }
 
 
-def _confidences(prior: DamagePrior, photo: Photograph, sure: Sequence[Sureness]) -> list[float]:
-    """Of each kind, in a photograph as it is."""
+def _told(sure: Sureness, photographs: np.ndarray, parts: np.ndarray) -> float:
+    """The confidence from which a kind is told, from the evidence in what is undamaged: (n, 2) of
+    photographs as they are, and of parts of them in other lights."""
+    of = [np.array([sure.confidence(*one) for one in some]) for some in (photographs, parts)]
+    usual = float(np.quantile(of[1], USUAL)) if len(parts) else 0.0
+    return round(max(0.5, float(of[0].max()) + MARGIN, usual + MARGIN), 3)
+
+
+def _evidence(prior: DamagePrior, photo: Photograph, levels: Sequence[float]) -> list[Any]:
+    """Of each kind, in a photograph as it is: `Evidence.logs`."""
     maps = prior(photo.pixels[None] * np.float32(1 / 255)).array[0]
-    return [Evidence.of(m, s.level).confidence(s) for m, s in zip(maps, sure, strict=True)]
+    return [Evidence.of(m, level).logs for m, level in zip(maps, levels, strict=True)]
 
 
 def fitted(kind: str, logs: np.ndarray, there: np.ndarray) -> tuple[float, float, float]:
