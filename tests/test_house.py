@@ -34,6 +34,7 @@ degrade/ losses/ metrics localisation adapters/ backbones/ encoders/ folds photo
 controls datasets report
 sources
 data
+triplets
 restorer objectives/ loader
 reach
 weights

@@ -124,6 +124,7 @@ def described(restorer: nn.Module, card: Card, halves: Mapping[str, Tensor]) -> 
         card,
         scale=restorer.scale,
         emits=cast(tuple[str, ...], getattr(restorer, "emits", ())),
+        vector=cast(tuple[str, ...], getattr(restorer, "vector", ())),
         multiple_of=restorer.multiple_of,
         support=restorer.support,
         reach=reach,

@@ -10,6 +10,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import tomli_w
 import torch
 from pydantic import (
@@ -26,6 +27,7 @@ from torch import nn
 
 from ..engine import open_engine
 from ..errors import ModelError, RecipeError, UsageError, nearest
+from ..guidance import Guidance
 from ..priors import PRIORS, Prior
 from ..priors.cache import Remembered
 from ..priors.partitions import LAYOUTS
@@ -42,6 +44,7 @@ from .photographs import load_photographs
 from .restorer import Restorer
 from .sources import AfterModel, InTurn, LaidOut, Source
 from .train import Schedule
+from .triplets import Restores, Triplets
 from .weights import Weights
 from .weights import load as load_weights
 
@@ -144,6 +147,11 @@ class Data(_Part):
     of it where there are windows, where a prior must look at it whole; 0 draws them anew. without:
     the fold of the photographs that is left out, `0/2` the first of two (`folds.fold_of`).
 
+    medium: where given, samples are triplets of crops of low, medium and high quality
+    (`triplets`), and these are the finished weights of the poor restorers that make the medium ones
+    of each fold, `0/2` first, trained `without` it. restorer: the model whose error is the
+    difficulty of a crop, by name or file; "" measures none.
+
     lq: where given, samples are crops of real pairs. It and `photographs`, the good pictures, are
     patterns then (`pairs.find_pairs`), and nothing that makes damage applies.
     """
@@ -157,6 +165,8 @@ class Data(_Part):
     soft: Annotated[float, Field(ge=0, le=1)] = 0.0
     fixed: Annotated[int, Field(ge=0)] = 0
     without: str = ""
+    medium: tuple[str, ...] = ()
+    restorer: str = ""
     damage: dict[str, Share] = {}
     counts: tuple[Share, ...] = (0.1, 0.5, 0.3, 0.1)
     factors: tuple[float, float] = (0.7, 1.5)
@@ -187,7 +197,8 @@ class Data(_Part):
     def _said(self, said: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Only what applies to such data."""
         # Recipes from before there were these keep their digest.
-        none = {key for key in ("mosaic", "soft", "without") if not getattr(self, key)}
+        new = ("mosaic", "soft", "without", "medium", "restorer")
+        none = {key for key in new if not getattr(self, key)}
         unsaid = {*MADE} if self.lq else {"lq", *none}
         return {key: value for key, value in said(self).items() if key not in unsaid}
 
@@ -203,6 +214,8 @@ MADE = (
     "soft",
     "fixed",
     "without",
+    "medium",
+    "restorer",
     "damage",
     "counts",
     "factors",
@@ -467,6 +480,15 @@ class Recipe(_Part):
             without=self.data.leaves_out,
             followed=damage.follows_regions or bool(told),
         )
+        if self.data.medium:
+            return Triplets(
+                photographs,
+                damage,
+                seed=self.seed,
+                medium=[_restores(file) for file in self.data.medium],
+                restorer=open_engine(self.data.restorer, threads=1) if self.data.restorer else None,
+                windows=self.data.windows or None,
+            )
         return Damaged(
             photographs,
             damage,
@@ -477,6 +499,28 @@ class Recipe(_Part):
             fixed=self.data.fixed,
             severities=self.build_model().emits,
         )
+
+
+def _restores(file: str) -> Restores:
+    """A finished restorer that is told nothing, as arrays see it.
+
+    Raises:
+        UsageError: It is not there, or reads what nobody says.
+        ModelError: It cannot be read.
+    """
+    if not Path(file).is_file():
+        raise UsageError(
+            f"The recipe takes medium crops from {file}, which is not here. Train it first."
+        )
+    network = restorer_of(load_weights(Path(file))).eval()
+    if network.reads or network.emits or network.vector:
+        raise UsageError(f"data.medium: {file} must restore pictures, and be told nothing.")
+
+    @torch.inference_mode()
+    def run(lq: np.ndarray, guidance: Guidance) -> np.ndarray:
+        return network(torch.from_numpy(np.ascontiguousarray(lq)), guidance).numpy()
+
+    return run
 
 
 def restorer_of(stored: Weights) -> Restorer:

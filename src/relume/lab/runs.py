@@ -19,7 +19,7 @@ from .recipe import Recipe
 from .restorer import Restorer, as_tensors
 from .train import train
 from .validation import Validation, validation_pairs
-from .weights import digest, save, to_half
+from .weights import digest, load, save, to_half
 
 
 def run_recipe(
@@ -56,6 +56,8 @@ def run_recipe(
     header = {"recipe": recipe.digest, "data": data}
     if teacher is not None:  # the recipe only knows where it lies, not who it was
         header["teacher"] = digest(teacher.state_dict())
+    for place, file in enumerate(recipe.data.medium):
+        header[f"medium.{place}"] = load(Path(file)).digest
     _claim(run, recipe)  # nothing is missing: from here on the folder is this recipe's
     # Now, and not after the last step, is the time to miss a model that has to go with this one.
     take_along(recipe, run / "model.safetensors")

@@ -3,11 +3,13 @@
 from .distillation import Distillation
 from .masks import Masks
 from .restoration import Restoration
+from .tiers import Tiers
 
-__all__ = ["OBJECTIVES", "Distillation", "Masks", "Restoration"]
+__all__ = ["OBJECTIVES", "Distillation", "Masks", "Restoration", "Tiers"]
 
 OBJECTIVES = {
     "distillation": Distillation,
     "masks": Masks,
     "restoration": Restoration,
+    "tiers": Tiers,
 }
