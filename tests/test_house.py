@@ -35,7 +35,7 @@ controls datasets report
 sources
 data
 triplets
-restorer objectives/ loader
+clip restorer objectives/ loader
 reach
 weights
 evaluate

@@ -1,6 +1,7 @@
 """How good a picture looks: triplets, tiers, the prior they become, and what `diagnose` says."""
 
 import json
+import os
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+import torch.nn.functional as F
 from test_reproduce import Beside
 from tiny import exported
 
@@ -17,10 +19,11 @@ from relume.card import CARD_KEY, QUALITY, Card, is_shipped, survey
 from relume.checkup import sentence
 from relume.diagnosis import Finding, diagnose
 from relume.engine import checked, open_engine
-from relume.errors import CheckError, ModelError, RecipeError, UsageError
+from relume.errors import CheckError, MissingError, ModelError, RecipeError, UsageError
 from relume.guidance import Guidance, Guide
 from relume.image import Picture, write
 from relume.lab.backbones.perceiver import Perceiver
+from relume.lab.clip import WORDS, TierPrompts, encoded, learn, open_clip, seen, word_ids
 from relume.lab.data import Batch, Damage
 from relume.lab.export import export
 from relume.lab.finished import opened
@@ -193,6 +196,17 @@ def test_difficulty_is_what_the_restorer_leaves_wrong(root, monkeypatch):
     np.testing.assert_allclose(batch.truth[LEFT].vector[:, 0], difficulty_of(mse), atol=1e-5)
     assert batch.truth[LEFT].vector[:, 1:].isnan().all()
     assert shown == [(1, 3, 96, 96)] * 3
+
+
+def test_fixed_triplets_come_again(root):
+    samples, calls = triplets(root, fixed=2), []
+    made = samples._made
+    samples._made = lambda *given: calls.append(given[0]) or made(*given)
+    batches = [samples.batch(0, 9, 32) for _ in range(2)]
+    assert torch.equal(batches[0].truth[MEDIUM].maps, batches[1].truth[MEDIUM].maps)
+    again = triplets(root, fixed=2).batch(3, 2, 32)
+    torch.testing.assert_close(batches[0].lq[3:5], again.lq)
+    assert len(calls) <= 6  # three photographs, two triplets of each
 
 
 def test_one_restorer_cannot_cross_fit(root):
@@ -516,3 +530,146 @@ def survey_path() -> Path:
     path = find(QUALITY).path
     assert path is not None
     return path
+
+
+# CLIP, tiny and drawn
+
+
+@pytest.fixture(scope="module")
+def clip():
+    transformers = pytest.importorskip("transformers")
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
+    small |= {"num_attention_heads": 2}
+    text = {"vocab_size": 40, "max_position_embeddings": 77, "bos_token_id": 38}
+    text |= {"eos_token_id": 39, "pad_token_id": 39}
+    vision = {"image_size": 32, "patch_size": 16}
+    config = transformers.CLIPConfig(
+        text_config=small | text, vision_config=small | vision, projection_dim=12
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return transformers.CLIPModel(config).eval()
+
+
+def test_embeddings_are_encoded_as_clip_encodes_their_tokens(clip):
+    ids = torch.tensor([[38, 5, 6, 7, 39, 39], [38, 9, 8, 39, 39, 39]])
+    embedded = clip.text_model.embeddings.token_embedding(ids)
+    for row, at in enumerate((4, 3)):
+        hidden = clip.text_model(input_ids=ids).last_hidden_state[row, at]
+        ours = encoded(clip, embedded, at)[row]
+        torch.testing.assert_close(ours, clip.text_projection(hidden), atol=1e-5, rtol=1e-5)
+
+
+def test_only_the_context_learns_and_clip_stays_as_it_was(clip):
+    prompts = TierPrompts(clip, (3, 4, 5))
+    assert [(n, tuple(p.shape)) for n, p in prompts.named_parameters()] == [
+        ("context", (3, 16, 16))
+    ]
+    assert set(prompts.state_dict()) == {"context"}
+    before = {k: v.clone() for k, v in clip.state_dict().items()}
+    F.cross_entropy(prompts(torch.rand(3, 3, 32, 32)), torch.arange(3)).backward()
+    assert prompts.context.grad is not None
+    assert (prompts.context.grad.abs().amax(2) > 0).all()  # every place is seen from the end
+    assert all(p.grad is None for p in clip.parameters())
+    assert all(torch.equal(v, before[k]) for k, v in clip.state_dict().items())
+
+
+@pytest.mark.parametrize("frozen_word", [False, True])
+def test_a_prompt_is_77_places_with_the_end_at_17_and_the_word_before_it(clip, frozen_word):
+    prompts = TierPrompts(clip, (3, 4, 5), frozen_word=frozen_word)
+    table, made = clip.text_model.embeddings.token_embedding.weight, prompts.prompts()
+    assert made.shape == (3, 77, 16)
+    assert prompts.eot == 17
+    assert torch.equal(made[:, 0], table[38].expand(3, -1))
+    assert torch.equal(made[:, 17:], table[39].expand(3, 60, -1))
+    assert torch.equal(made[:, 16], table[[3, 4, 5]])
+    assert float(made[:, 1:16].detach().std()) == pytest.approx(0.02, rel=0.1)
+    assert prompts.context.shape == (3, 15 if frozen_word else 16, 16)
+    torch.testing.assert_close(prompts.texts().norm(dim=1), torch.ones(3))
+
+
+def test_prompts_learn_features_that_can_be_told_apart(clip):
+    prompts = TierPrompts(clip, (3, 4, 5))
+    rng = torch.Generator().manual_seed(0)
+    centres = torch.randn(3, 12, generator=rng)
+    features = F.normalize(
+        centres.repeat_interleave(4, 0) + 0.1 * torch.randn(12, 12, generator=rng), dim=1
+    )
+    tiers, step = torch.arange(3).repeat_interleave(4), torch.optim.Adam(prompts.parameters(), 0.05)
+    first = float(F.cross_entropy(prompts.logits(features), tiers).detach())
+    for _ in range(60):
+        step.zero_grad()
+        loss = F.cross_entropy(prompts.logits(features), tiers)
+        loss.backward()
+        step.step()
+    assert float(loss.detach()) < 0.2 * first
+    assert (prompts.logits(features).argmax(1) == tiers).all()
+
+
+def test_prompts_learn_from_triplets(clip, root):
+    told: list[float] = []
+    prompts = TierPrompts(clip, (3, 4, 5))
+    before = prompts.context.detach().clone()
+    learn(
+        prompts,
+        triplets(root).batch,
+        steps=2,
+        batch=2,
+        lr=1e-2,
+        progress=lambda step, loss: told.append(loss),
+    )
+    assert len(told) == 2 and np.isfinite(told).all()
+    assert not torch.equal(prompts.context, before)
+
+
+class Words:
+    """A tokenizer that knows three words, and spells the others."""
+
+    unk_token_id = 0
+
+    def __call__(self, word, add_special_tokens):
+        ids = {"terrible": [3], "mediocre": [4], "excellent": [5]}.get(word, [7] * len(word))
+        return {"input_ids": ids}
+
+
+def test_each_word_is_one_token():
+    assert word_ids(Words()) == (3, 4, 5)
+    with pytest.raises(ModelError, match="makes 4 tokens of 'poor'"):
+        word_ids(Words(), ("poor", "mediocre", "excellent"))
+
+
+def test_a_folder_of_clip_is_opened_and_what_is_none_is_told(clip, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    letters = sorted(set("".join(WORDS)))
+    vocabulary = letters + [f"{c}</w>" for c in letters]
+    merges: list[tuple[str, str]] = []
+    for word in WORDS:
+        parts = [*word[:-1], f"{word[-1]}</w>"]
+        while len(parts) > 1:
+            merges.append((parts[0], parts[1]))
+            parts = [parts[0] + parts[1], *parts[2:]]
+            vocabulary.append(parts[0])
+    vocabulary = [*dict.fromkeys(vocabulary), "<|startoftext|>", "<|endoftext|>"]
+    ids = {token: i for i, token in enumerate(vocabulary)}
+    merges = list(dict.fromkeys(merges))
+    tokenizer = transformers.CLIPTokenizer(vocab=ids, merges=merges)
+    clip.save_pretrained(tmp_path / "clip")
+    tokenizer.save_pretrained(tmp_path / "clip")
+    found, tokens = open_clip(tmp_path / "clip")
+    assert not any(p.requires_grad for p in found.parameters())
+    assert len(set(word_ids(tokens))) == 3
+    x = torch.rand(1, 3, 32, 32)
+    torch.testing.assert_close(seen(found, x), seen(clip, x))
+    with pytest.raises(MissingError, match="no CLIP at") as error:
+        open_clip(tmp_path / "nothing")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("RELUME_CLIP" not in os.environ, reason="RELUME_CLIP names no folder of CLIP")
+def test_the_real_clip_has_one_token_for_each_word():
+    found, tokens = open_clip(os.environ["RELUME_CLIP"])
+    prompts = TierPrompts(found, word_ids(tokens))
+    assert prompts.context.shape == (3, 16, 512)
+    assert prompts.texts().shape == (3, 512)
+    assert float(found.logit_scale.exp()) == pytest.approx(100, rel=0.01)

@@ -488,6 +488,7 @@ class Recipe(_Part):
                 medium=[_restores(file) for file in self.data.medium],
                 restorer=open_engine(self.data.restorer, threads=1) if self.data.restorer else None,
                 windows=self.data.windows or None,
+                fixed=self.data.fixed,
             )
         return Damaged(
             photographs,

@@ -11,6 +11,7 @@ from ..priors.quality import TIERS, difficulty_of
 from .data import SOFT, Batch, Cut, Damage, Samples
 from .degrade import Chain, Degraded, Sampled, View, parse
 from .folds import fold_of
+from .pairs import Kept, as_float
 from .photographs import Photograph, part_of
 from .truth import DONE_BY
 
@@ -59,6 +60,8 @@ class Triplets(Samples):
         measured: Share of the triplets of which one crop's difficulty is measured: that restorer is
             the dearest of all that happens here.
         windows: As in `Damaged`.
+        fixed: Triplets of each photograph, which are kept once they are made and come again turned
+            and mirrored; 0 makes new ones.
 
     Raises:
         UsageError: There are not two restorers at least.
@@ -74,6 +77,7 @@ class Triplets(Samples):
         restorer: Restores | None = None,
         measured: float = 0.35,
         windows: tuple[float, float] | None = None,
+        fixed: int = 0,
     ) -> None:
         super().__init__(len(photographs), seed=seed)
         if len(medium) < 2:
@@ -83,10 +87,20 @@ class Triplets(Samples):
             )
         self.photographs, self.damage, self.windows = photographs, damage, windows
         self.medium, self.restorer, self.measured = tuple(medium), restorer, measured
+        self.fixed = fixed
+        self._kept = Kept[Cut](lambda cut: 3 * cut.lq.nbytes // 4)
         self.tasks = tuple(dict.fromkeys(task_of(spec) for spec in damage.specs))
 
     def cut(self, number: int, rng: np.random.Generator, crop: int) -> Cut:
         """A crop of a photograph at one of its sizes: damaged, medium and clean."""
+        if not self.fixed:
+            return self._made(number, rng, crop)
+        variant = int(rng.integers(self.fixed))
+        drawn = np.random.default_rng((self.seed, 1 << 40, number, variant))
+        key = (number, variant, crop)
+        return _wide(self._kept.get(key, lambda: _narrow(self._made(number, drawn, crop))))
+
+    def _made(self, number: int, rng: np.random.Generator, crop: int) -> Cut:
         sizes = self.photographs[number]
         photo = sizes[int(rng.integers(len(sizes)))]
         if self.windows and rng.random() < LIT:
@@ -138,6 +152,21 @@ class Triplets(Samples):
         return Batch(
             torch.from_numpy(np.stack(lq)), torch.from_numpy(np.stack(gt)), Guidance(), truth
         )
+
+
+def _narrow(cut: Cut) -> Cut:
+    """With the values of files, which take a quarter of the room."""
+    truth = cut.truth.with_guide(MEDIUM, cut.truth[MEDIUM].map(_levels))
+    return Cut(_levels(cut.lq), _levels(cut.gt), cut.known, truth)
+
+
+def _wide(cut: Cut) -> Cut:
+    truth = cut.truth.with_guide(MEDIUM, cut.truth[MEDIUM].map(as_float))
+    return Cut(as_float(cut.lq), as_float(cut.gt), cut.known, truth)
+
+
+def _levels(pixels: np.ndarray) -> np.ndarray:
+    return np.rint(pixels * 255).astype(np.uint8)
 
 
 def task_of(spec: str) -> str:
