@@ -103,6 +103,10 @@ class TierPrompts(nn.Module):
         forward: pictures -> logits (N, 3), cosines times CLIP's own exp(logit_scale), near 100.
     """
 
+    word: Tensor
+    start: Tensor
+    end: Tensor
+
     def __init__(
         self, clip: nn.Module, words: Sequence[int], *, frozen_word: bool = False, seed: int = 0
     ) -> None:
