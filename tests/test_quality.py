@@ -314,8 +314,10 @@ def test_a_run_makes_a_model_that_gives_one_vector(run, model):
     out = engine(np.full((1, 3, 32, 48), 0.4, np.float32), Guidance())
     assert out.shape == (1, 4)
     assert out[0, :3].sum() == pytest.approx(1, abs=1e-5)
-    network, _ = opened(run)
+    network, card = opened(run)
     assert network.vector == JUDGED
+    with pytest.raises(UsageError, match="leave the pictures out"):
+        export(network, model.with_name("other.onnx"), card, pictures=[])
 
 
 def test_a_run_remembers_which_restorers_it_learnt_from(root, run, monkeypatch):

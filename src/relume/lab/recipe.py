@@ -10,7 +10,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import tomli_w
 import torch
 from pydantic import (
@@ -27,7 +26,6 @@ from torch import nn
 
 from ..engine import open_engine
 from ..errors import ModelError, RecipeError, UsageError, nearest
-from ..guidance import Guidance
 from ..priors import PRIORS, Prior
 from ..priors.cache import Remembered
 from ..priors.partitions import LAYOUTS
@@ -44,7 +42,7 @@ from .photographs import load_photographs
 from .restorer import Restorer
 from .sources import AfterModel, InTurn, LaidOut, Source
 from .train import Schedule
-from .triplets import Restores, Triplets
+from .triplets import Triplets
 from .weights import Weights
 from .weights import load as load_weights
 
@@ -148,9 +146,9 @@ class Data(_Part):
     the fold of the photographs that is left out, `0/2` the first of two (`folds.fold_of`).
 
     medium: where given, samples are triplets of crops of low, medium and high quality
-    (`triplets`), and these are the finished weights of the poor restorers that make the medium ones
-    of each fold, `0/2` first, trained `without` it. restorer: the model whose error is the
-    difficulty of a crop, by name or file; "" measures none.
+    (`triplets`), and these are the restorers, by name or file, that make the medium ones of each
+    fold, `0/2` first, trained `without` it; or one for all. restorer: the model whose error is the
+    difficulty of a crop; "" measures none.
 
     lq: where given, samples are crops of real pairs. It and `photographs`, the good pictures, are
     patterns then (`pairs.find_pairs`), and nothing that makes damage applies.
@@ -481,12 +479,14 @@ class Recipe(_Part):
             followed=damage.follows_regions or bool(told),
         )
         if self.data.medium:
+            names = dict.fromkeys((*self.data.medium, *filter(None, [self.data.restorer])))
+            made = {name: open_engine(name, threads=1) for name in names}
             return Triplets(
                 photographs,
                 damage,
                 seed=self.seed,
-                medium=[_restores(file) for file in self.data.medium],
-                restorer=open_engine(self.data.restorer, threads=1) if self.data.restorer else None,
+                medium=[made[name] for name in self.data.medium],
+                restorer=made.get(self.data.restorer),
                 windows=self.data.windows or None,
                 fixed=self.data.fixed,
             )
@@ -500,28 +500,6 @@ class Recipe(_Part):
             fixed=self.data.fixed,
             severities=self.build_model().emits,
         )
-
-
-def _restores(file: str) -> Restores:
-    """A finished restorer that is told nothing, as arrays see it.
-
-    Raises:
-        UsageError: It is not there, or reads what nobody says.
-        ModelError: It cannot be read.
-    """
-    if not Path(file).is_file():
-        raise UsageError(
-            f"The recipe takes medium crops from {file}, which is not here. Train it first."
-        )
-    network = restorer_of(load_weights(Path(file))).eval()
-    if network.reads or network.emits or network.vector:
-        raise UsageError(f"data.medium: {file} must restore pictures, and be told nothing.")
-
-    @torch.inference_mode()
-    def run(lq: np.ndarray, guidance: Guidance) -> np.ndarray:
-        return network(torch.from_numpy(np.ascontiguousarray(lq)), guidance).numpy()
-
-    return run
 
 
 def restorer_of(stored: Weights) -> Restorer:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
 
+from ..card import find
 from ..errors import OutputError, UsageError
 from ..guidance import Guidance, stack
 from ..image import is_image, read
@@ -19,7 +20,7 @@ from .recipe import Recipe
 from .restorer import Restorer, as_tensors
 from .train import train
 from .validation import Validation, validation_pairs
-from .weights import digest, load, save, to_half
+from .weights import digest, save, to_half
 
 
 def run_recipe(
@@ -57,7 +58,7 @@ def run_recipe(
     if teacher is not None:  # the recipe only knows where it lies, not who it was
         header["teacher"] = digest(teacher.state_dict())
     for place, file in enumerate(recipe.data.medium):
-        header[f"medium.{place}"] = load(Path(file)).digest
+        header[f"medium.{place}"] = find(file).card.digest
     _claim(run, recipe)  # nothing is missing: from here on the folder is this recipe's
     # Now, and not after the last step, is the time to miss a model that has to go with this one.
     take_along(recipe, run / "model.safetensors")

@@ -23,11 +23,13 @@ it was not measured."""
 Restores = Callable[[np.ndarray, Guidance], np.ndarray]
 """(1, 3, h, w) in [0, 1] and what is known of it -> the restored picture, not clipped."""
 
-PLAIN = 0.5
-"""Share of the medium crops that are the poor restorer's own output. In the others some of the
-damage is left: a lq + (1 - a) out, a up to `LEAST`."""
+KEPT = (0.1, 0.45)
+"""How much of the damage a medium crop keeps: a lq + (1 - a) out, a drawn between these, which is
+what a residual restorer gives that was stopped before it was done."""
 
-LEAST = 0.5
+HELPED = 0.7
+"""Share of the error of the damaged crop below which a medium one is better: where a restorer helps
+less, nobody could tell the two apart, and the clean crop stands in the place of its output."""
 
 LIT = 0.5
 """Share of the triplets, where there are windows, of a part in another light. Not of all: of 256
@@ -45,9 +47,10 @@ class Triplets(Samples):
     """Triplets of crops at their own resolution: lq is low, gt is high, medium lies in the truth.
 
     The first stage of Perceive-IR (arXiv 2408.15994) learns tiers from such triplets; its medium
-    pictures come from a Restormer of 20,000 steps. Here they come from restorers of two folds, each
-    of which looks at the photographs that it was trained without: of what it knows by heart a poor
-    restorer is a good one.
+    pictures come from a Restormer of 20,000 steps, trained on the other half of the pictures: of
+    what it knows by heart a poor restorer is a good one. Here they are what restorers of two folds
+    make of the photographs that each was trained without, or one for all, mixed with the damaged
+    crop (`between`).
 
     All three are as files hold them, in 256 values: no tier may be told by its fractions.
 
@@ -55,16 +58,18 @@ class Triplets(Samples):
         photographs: From `load_photographs`.
         damage: What is done to them; one damage at a time, away from severity 0.
         seed: Decides all that is drawn.
-        medium: The poor restorer that looks at the photographs of each fold (`folds.fold_of`).
+        medium: The restorer that looks at the photographs of each fold (`folds.fold_of`), or one,
+            which looks at all: what it learnt of them by heart, the mixture has to make up for.
         restorer: Whose error is the difficulty; None measures none.
-        measured: Share of the triplets of which one crop's difficulty is measured: that restorer is
-            the dearest of all that happens here.
+        measured: Share of the triplets of which one crop's difficulty is measured beside what comes
+            by itself, where it makes the medium crop too: that restorer is the dearest of all that
+            happens here.
         windows: As in `Damaged`.
         fixed: Triplets of each photograph, which are kept once they are made and come again turned
             and mirrored; 0 makes new ones.
 
     Raises:
-        UsageError: There are not two restorers at least.
+        UsageError: There is no restorer.
     """
 
     def __init__(
@@ -80,11 +85,8 @@ class Triplets(Samples):
         fixed: int = 0,
     ) -> None:
         super().__init__(len(photographs), seed=seed)
-        if len(medium) < 2:
-            raise UsageError(
-                "data.medium must name the restorers of two folds or more, each trained without "
-                f"its own; got {len(medium)}."
-            )
+        if not medium:
+            raise UsageError("data.medium names no restorer: what makes crops of medium quality?")
         self.photographs, self.damage, self.windows = photographs, damage, windows
         self.medium, self.restorer, self.measured = tuple(medium), restorer, measured
         self.fixed = fixed
@@ -113,17 +115,19 @@ class Triplets(Samples):
         sampled = chain.sample(torch.Generator().manual_seed(int(rng.integers(2**62))), size)
         done = self._damaged(photo, chain, sampled, crop, rng)
         small = chain.apply_small(photo.small, sampled)
-        made = self.medium[fold_of(photo.name, len(self.medium))](done.lq[None], Guidance())[0]
-        kept = 0.0 if rng.random() < PLAIN else LEAST * rng.random()
-        crops = (done.lq, as_file(kept * done.lq + (1 - kept) * made), as_file(done.gt))
+        known = Guidance(thumbnail=_thumbnail(small))
+        folds = len(self.medium)
+        who = self.medium[fold_of(photo.name, folds) if folds > 1 else 0]
+        made = who(done.lq[None], known)[0]
+        crops = (done.lq, between(done.lq, made, done.gt, rng.uniform(*KEPT)), as_file(done.gt))
         left_wrong = np.full(len(TIERS), np.nan, np.float32)
         asked = int(rng.choice(len(TIERS), p=ASKED))
-        if rng.random() < self.measured and self.restorer is not None:
-            whole = small if asked == 0 else photo.small
-            thumbnail = Guide(maps=whole[None], names=("red", "green", "blue"), whole=True)
-            out = self.restorer(crops[asked][None], Guidance(thumbnail=thumbnail))[0]
-            mse = float(np.square(np.clip(out, 0, 1) - crops[2]).mean())
-            left_wrong[asked] = difficulty_of(mse)
+        if who is self.restorer:
+            left_wrong[0] = difficulty_of(_mse(np.clip(made, 0, 1), crops[2]))
+        if rng.random() < self.measured and self.restorer and np.isnan(left_wrong[asked]):
+            told = known if asked == 0 else Guidance(thumbnail=_thumbnail(photo.small))
+            out = self.restorer(crops[asked][None], told)[0]
+            left_wrong[asked] = difficulty_of(_mse(np.clip(out, 0, 1), crops[2]))
         task = np.array([name == task_of(spec) for name in self.tasks], np.float32)
         truth = {
             MEDIUM: Guide(maps=crops[1][None]),
@@ -141,7 +145,7 @@ class Triplets(Samples):
             top, left = (int(rng.integers(side - crop + 1)) for side in sampled.size)
             box = View(top, left, crop, crop)
             done = chain.apply(photo.pixels, sampled, box, truth=False, finish="uint8")
-            if not more or np.square(done.lq - done.gt).mean() >= SEEN:
+            if not more or _mse(done.lq, done.gt) >= SEEN:
                 return done
         raise AssertionError
 
@@ -174,6 +178,22 @@ def task_of(spec: str) -> str:
     kinds: Mapping[str, str] = {done: kind for kind, dones in DONE_BY.items() for done in dones}
     done = [kinds[kind] for kind in parse(spec.removeprefix(f"{SOFT}+")).kinds]
     return done[0]
+
+
+def between(lq: np.ndarray, out: np.ndarray, gt: np.ndarray, kept: float) -> np.ndarray:
+    """A crop of medium quality, as a file holds it: `kept` of the damage is left (`HELPED`)."""
+    medium = as_file(kept * lq + (1 - kept) * out)
+    if _mse(medium, gt) > HELPED * _mse(lq, gt):
+        medium = as_file(kept * lq + (1 - kept) * gt)
+    return medium
+
+
+def _mse(a: np.ndarray, b: np.ndarray) -> float:
+    return float(np.square(a - b).mean())
+
+
+def _thumbnail(small: np.ndarray) -> Guide:
+    return Guide(maps=small[None], names=("red", "green", "blue"), whole=True)
 
 
 def as_file(pixels: np.ndarray) -> np.ndarray:
