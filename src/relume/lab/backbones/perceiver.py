@@ -27,8 +27,7 @@ class Perceiver(nn.Module):
 
     Blocks are NAFNet's without attention and begin open, as MaskNet's do. Of what goes in and of
     every level the mean and the standard deviation over the crop are taken: what damage does is a
-    texture, and has no place in a crop. They are standardised over the batch, and at use by what
-    training saw (Ioffe and Szegedy, arXiv 1502.03167).
+    texture, and has no place in a crop (`Standard`).
 
     Args:
         width: Channels of the first level; they double with each.
@@ -69,10 +68,7 @@ class Perceiver(nn.Module):
         )
         self.downs = nn.ModuleList(nn.Conv2d(c, 2 * c, 2, stride=2) for c in widths[:-1])
         told = 2 * (sum(widths) + 3 + RESIDUALS)
-        # Raw, they differ between tiers by less than a tenth of what they differ from 0, and all
-        # embeddings point one way: nothing was learnt in 250 steps.
-        self.standard = nn.BatchNorm1d(told, momentum=0.02)
-        self.standard.num_batches_tracked = None  # a count, which no graph holds
+        self.standard = Standard(told)
         self.hidden = nn.Linear(told, 2 * dim)
         self.embed = nn.Linear(2 * dim, dim)
         self.tiers = nn.Parameter(torch.randn(len(TIERS), dim))
@@ -107,6 +103,37 @@ class Perceiver(nn.Module):
         if not self.training:
             logits, difficulty = logits.softmax(1), difficulty.sigmoid()
         return Output(torch.cat([logits, difficulty], 1), visit.aux)
+
+
+class Standard(nn.Module):
+    """Rows with mean 0 and deviation 1 in each column: over the batch while it is trained, and by
+    the running figures of training at use (Ioffe and Szegedy, arXiv 1502.03167).
+
+    Raw, the statistics of crops differ between tiers by less than a tenth of what they differ from
+    0, and all embeddings point one way: nothing was learnt in 250 steps. torch's own layer counts
+    its batches in whole numbers, which no graph holds.
+
+    Shape:
+        (N, C) -> (N, C); N >= 2 in training.
+    """
+
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, columns: int, momentum: float = 0.02) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.register_buffer("mean", torch.zeros(columns))
+        self.register_buffer("variance", torch.ones(columns))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        mean, variance = self.mean, self.variance
+        if self.training:
+            mean, variance = rows.mean(0), rows.var(0, correction=0)
+            with torch.no_grad():
+                self.mean.lerp_(mean, self.momentum)
+                self.variance.lerp_(variance, self.momentum)
+        return (rows - mean) / (variance + 1e-5).sqrt()
 
 
 def statistics(feature: Tensor) -> list[Tensor]:
