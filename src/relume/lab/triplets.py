@@ -35,8 +35,8 @@ LIT = 0.5
 """Share of the triplets, where there are windows, of a part in another light. Not of all: of 256
 values another light leaves gaps between, which no file of a camera has."""
 
-SEEN, TRIES = 2e-4, 4
-"""Mean squared error below which (37 dB) a crop is not damaged: between two drops, or of a wall
+SEEN, TRIES = 1e-4, 4
+"""Mean squared error below which (40 dB) a crop is not damaged: between two drops, or of a wall
 that was blurred; and how many places are tried for a worse one."""
 
 ASKED = (0.6, 0.2, 0.2)
