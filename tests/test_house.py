@@ -34,7 +34,8 @@ degrade/ losses/ metrics localisation adapters/ backbones/ encoders/ folds photo
 controls datasets report
 sources
 data
-restorer objectives/ loader
+triplets
+clip restorer objectives/ loader
 reach
 weights
 evaluate

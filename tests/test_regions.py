@@ -259,7 +259,7 @@ def test_regions_of_a_reduced_picture_fit_the_whole(photo):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (3, 2)])
-@pytest.mark.parametrize("name", sorted(set(PRIORS) - {"damage", "sam"}))
+@pytest.mark.parametrize("name", sorted(set(PRIORS) - {"damage", "quality", "sam"}))
 def test_a_prior_speaks_of_pictures_of_any_size(name, size):
     guide = PRIORS[name]()(np.full((1, 3, *size), 0.5, np.float32))
     assert guide.kind == PRIORS[name].spec

@@ -21,6 +21,7 @@ from .errors import MissingError, ModelError, UsageError, nearest
 
 DEFAULT = "relume-s"
 MASKS = "relume-damage"
+QUALITY = "relume-quality"
 MODELS = Path(__file__).parent / "models"
 CARD_KEY = "relume.card"
 CARD_FORMAT = 1
@@ -100,6 +101,8 @@ class Card:
         scale: Output pixels per input pixel, along each axis.
         emits: Names of the maps that it gives, one channel each, where it looks at a picture and
             restores none; () for a picture.
+        vector: Names of the numbers that it gives of a tile as a whole, where it judges pictures
+            and neither restores them nor emits maps; () for all others.
         sureness: Of the maps, by name: what their severities say of the whole picture.
         multiple_of: What a tile's sides must be a multiple of.
         support: "local" where an output pixel depends on no input pixel further than `reach`.
@@ -128,6 +131,7 @@ class Card:
     name: str
     scale: int = 1
     emits: tuple[str, ...] = ()
+    vector: tuple[str, ...] = ()
     sureness: Mapping[str, Sureness] = field(default_factory=dict)
     multiple_of: int = 1
     support: Literal["local", "global"] = "local"
@@ -159,8 +163,15 @@ class Card:
             del named["damage"]
         return {word: digest for word, digest in named.items() if digest is not None}
 
+    @property
+    def restores(self) -> bool:
+        """Whether it gives pictures, and not maps or numbers."""
+        return not (self.emits or self.vector)
+
     def to_json(self) -> str:
         card = {"format": CARD_FORMAT, **asdict(self)}
+        if not self.vector:  # cards from before there was any keep their bytes
+            del card["vector"]
         return json.dumps(card, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
@@ -185,7 +196,7 @@ class Card:
         values = {key: value for key, value in raw.items() if key in known}
         for key in ("reads", "prepared"):
             values[key] = tuple(_reads(entry) for entry in _listed(values.get(key, ())))
-        for key in ("attribution", "limits", "bad_at", "emits"):
+        for key in ("attribution", "limits", "bad_at", "emits", "vector"):
             values[key] = tuple(str(line) for line in _listed(values.get(key, ())))
         if "sureness" in values:
             values["sureness"] = _sureness(values["sureness"])
@@ -224,6 +235,10 @@ class Card:
             raise ModelError("the card names one input twice")
         if len(set(self.emits)) != len(self.emits) or len(self.emits) > MAX_MAPS:
             raise ModelError("the card names one map twice, or more maps than any model gives")
+        if len(set(self.vector)) != len(self.vector) or len(self.vector) > MAX_MAPS:
+            raise ModelError("the card names one number twice, or more than any model gives")
+        if self.vector and (self.emits or self.scale != 1 or self.prepared):
+            raise ModelError("the card judges pictures with one vector, and does more besides")
         if {*self.sureness} - {*self.emits}:
             raise ModelError("the card is sure of a map that the model does not give")
         if any(r.kind not in ("tokens", "vector") for r in self.prepared):
@@ -607,6 +622,7 @@ class _Survey:
         self.data = data
         self.nodes = 0
         self.inputs: list[str] = []
+        self.outputs: list[list[int]] = []  # of each its axes, 0 where one is free
         self.halves: dict[str, tuple[str, str, tuple[int, ...], Any]] = {}
 
     def messages(self, start: int, end: int) -> list[Field]:
@@ -636,6 +652,8 @@ class _Survey:
         card = Card.from_json(cards[0])
         if self.inputs != ["lq", *(r.prior for r in (*card.reads, *card.prepared))]:
             raise ModelError("its graph does not read what its card says")
+        if card.vector and self.outputs != [[1, len(card.vector)]]:
+            raise ModelError("its graph does not give the one vector that its card names")
         if tensors_digest(self.halves.values()) != card.digest:
             raise ModelError("its tensors are not those that its card names. Fetch it again")
         return card
@@ -657,10 +675,21 @@ class _Survey:
                 held.add(self.tensor(s, e, weight=depth == 0))
             elif number == 11:
                 given += [_text(self.data, a, b) for n, a, b in self.messages(s, e) if n == 1]
+            elif number == 12 and depth == 0:
+                self.outputs.append(self.axes(s, e))
             elif number == 15:
                 raise ModelError("it holds sparse tensors")
         if depth == 0:
             self.inputs += [name for name in given if name not in held]
+
+    def axes(self, start: int, end: int) -> list[int]:
+        """The lengths of an output's axes; 0 of one that is free, and none of what is no tensor."""
+        inside = [(start, end)]
+        for step in (2, 1, 2):  # its type, of a tensor, its shape
+            inside = [(s, e) for a, b in inside for n, s, e in self.messages(a, b) if n == step]
+        axes = [(s, e) for a, b in inside for n, s, e in self.messages(a, b) if n == 1]
+        found = [[e for n, s, e in self.messages(a, b) if n == 1 and s < 0] for a, b in axes]
+        return [lengths[0] if lengths else 0 for lengths in found]
 
     def node(self, start: int, end: int, depth: int) -> None:
         self.nodes += 1

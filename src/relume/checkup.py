@@ -13,6 +13,7 @@ from .image import Picture, encode
 from .image.drawing import caption
 from .page import document, figure, fit
 from .priors.damage import DamagePrior
+from .priors.quality import QualityPrior, said
 from .restoration import MAP_ENDINGS, OVERLAY
 from .survey import Seen, Task
 
@@ -24,22 +25,32 @@ PLAIN = (221, 221, 221)
 
 INTRO = """What a mask network sees in each picture. Severity and confidence lie between 0 and 1; \
 severity 0 is no damage, and 1 is as heavy as the network knows. Confidence says how often as much \
-evidence was damage indeed, on photographs that were damaged on purpose."""
+evidence was damage indeed, on photographs that were damaged on purpose. Quality is low (damaged), \
+medium (restored, not quite) or high; the margin says by how much that is more probable than the \
+next. Difficulty 0 is a picture in which the default restorer leaves nothing wrong, 1 one in which \
+nothing can be hoped for; a tenth is 3 dB."""
 
 
-def task(prior: DamagePrior, *, maps: bool, show: Callable[[str], None] | None = None) -> Task:
+def task(
+    prior: DamagePrior,
+    *,
+    maps: bool,
+    show: Callable[[str], None] | None = None,
+    quality: QualityPrior | None = None,
+) -> Task:
     """What `survey.run` does with every picture.
 
     Args:
         prior: The mask network.
         maps: Draw NAME.KIND.png, 16-bit gray, for each kind that was found, and NAME.overlay.png.
         show: Takes each picture's part of the page.
+        quality: The quality model; None asks none.
     """
     shown = 0
 
     def look(source: Path, picture: Picture) -> Seen:
         nonlocal shown
-        found = diagnose(picture, prior)
+        found = diagnose(picture, prior, quality)
         kinds = [one.kind for one in found.damage]
         drawn: dict[str, bytes] = {}
         rgb = picture.rgb() if maps or show else None
@@ -57,9 +68,17 @@ def task(prior: DamagePrior, *, maps: bool, show: Callable[[str], None] | None =
     return Task(look, "diagnosed", dict.fromkeys(fields), lambda name: name.endswith(MAP_ENDINGS))
 
 
-def sentence(found: Sequence[Finding]) -> str:
-    """Findings in one line."""
-    return "; ".join(map(str, found)) or "nothing wrong found"
+def sentence(
+    found: Sequence[Finding],
+    tier: str | None = None,
+    tier_margin: float | None = None,
+    difficulty: float | None = None,
+) -> str:
+    """Findings in one line, and behind them how good the picture is where that was judged."""
+    words = "; ".join(map(str, found)) or "nothing wrong found"
+    if tier is None or tier_margin is None or difficulty is None:
+        return words
+    return f"{words}; {said(tier, tier_margin, difficulty)}"
 
 
 def page(sections: Sequence[str], refused: Sequence[str] = ()) -> str:
@@ -78,12 +97,12 @@ def page(sections: Sequence[str], refused: Sequence[str] = ()) -> str:
 
 
 def _section(source: Path, small: np.ndarray | None, found: Diagnosis) -> str:
-    said = escape(sentence(found.damage))
+    words = escape(sentence(found.damage, found.tier, found.tier_margin, found.difficulty))
     if small is None:
-        return f"<p><b>{escape(str(source))}</b>: {said}</p>"
+        return f"<p><b>{escape(str(source))}</b>: {words}</p>"
     pictures = [(small, "as it came")]
     pictures += [(overlay(small, found, [one.kind]), str(one)) for one in found.damage]
-    figures = [figure(rgb, words, side=SHOWN_SIDE) for rgb, words in pictures]
+    figures = [figure(rgb, under, side=SHOWN_SIDE) for rgb, under in pictures]
     return (
         f"<section><h2>{escape(str(source))}</h2><p>{said}</p>"
         f'<div class="row">{"".join(figures)}</div></section>'

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .card import MASKS, Sureness
+from .card import MASKS, QUALITY, Sureness, is_shipped
 from .guidance import Guide
 from .image import Picture, read
 from .priors.damage import ACTION, UNKNOWN, DamagePrior
+from .priors.quality import Quality, QualityPrior
+from .priors.quality import judged as quality_of
 
 BLOCK = 64
 """Side of the squares, in pixels, of which the worst one is evidence: a scratch is small."""
@@ -61,15 +63,15 @@ class Finding:
 
 @dataclass(frozen=True, eq=False)
 class Diagnosis:
-    """What a mask network sees in one picture.
+    """What a mask network sees in one picture, and how good a quality model finds it.
 
     Attributes:
         damage: What is wrong, the worst (severity times area) first; nothing of a clean picture.
         maps: Severity of every kind the network knows, (1, K, H, W) in [0, 1].
         levels: Kind -> its action level.
-        tier: How good it looks: "low", "medium" or "high"; None where nobody judged that.
-        tier_margin: By how much that tier leads the next one, in [0, 1].
-        difficulty: In [0, 1]; 1 = the default restorer will leave most of it wrong.
+        tier: low, medium or high; None, as the next two, where no quality model looked.
+        tier_margin: By how much it is more probable than the second, in [0, 1].
+        difficulty: What the default restorer is expected to leave wrong, from 0, nothing, to 1.
     """
 
     damage: tuple[Finding, ...]
@@ -90,28 +92,32 @@ class Diagnosis:
 
     def to_json(self) -> dict[str, Any]:
         """The contract's fields but `input`, numbers rounded to what they are good for."""
-        margin, difficulty = self.tier_margin, self.difficulty
+        rounded = [None if n is None else round(n, 3) for n in (self.tier_margin, self.difficulty)]
         return {
             "clean": self.clean,
             "tier": self.tier,
-            "tier_margin": None if margin is None else round(margin, 3),
-            "difficulty": None if difficulty is None else round(difficulty, 3),
+            "tier_margin": rounded[0],
+            "difficulty": rounded[1],
             "damage": [found.to_json() for found in self.damage],
         }
 
 
 def diagnose(
-    picture: Picture | str | Path | np.ndarray, prior: DamagePrior | str | Path = MASKS
+    picture: Picture | str | Path | np.ndarray,
+    prior: DamagePrior | str | Path = MASKS,
+    quality: QualityPrior | str | Path | None = QUALITY,
 ) -> Diagnosis:
-    """Say what is wrong with one picture.
+    """Say what is wrong with one picture, and how good it looks.
 
     Args:
         picture: A Picture, the path of an image file, or (1, 3, H, W) float RGB in [0, 1].
         prior: A mask network, by name or file, or opened (open it once for many pictures).
+        quality: A quality model in the same way; None asks none, and the default is asked where it
+            ships.
 
     Raises:
         PictureError: The file cannot be read.
-        UsageError, ModelError, MissingError: It is no mask network, or cannot be opened.
+        UsageError, ModelError, MissingError: A model is none of its kind, or cannot be opened.
     """
     looks = prior if isinstance(prior, DamagePrior) else DamagePrior(prior)
     if isinstance(picture, (str, Path)):
@@ -119,7 +125,18 @@ def diagnose(
     if isinstance(picture, Picture):
         # The colours that alpha hides are nobody's damage.
         picture = picture.rgb(fill_hidden=picture.hidden is not None)
-    return judged(looks(picture), looks.engine.card.sureness)
+    found = judged(looks(picture), looks.engine.card.sureness)
+    if isinstance(quality, (str, Path)):
+        absent = quality == QUALITY and not is_shipped(QUALITY)
+        quality = None if absent else QualityPrior(quality)
+    return found if quality is None else with_quality(found, quality_of(quality(picture)))
+
+
+def with_quality(found: Diagnosis, quality: Quality) -> Diagnosis:
+    """A diagnosis with what a quality model says of the same picture."""
+    return replace(
+        found, tier=quality.tier, tier_margin=quality.margin, difficulty=quality.difficulty
+    )
 
 
 def judged(maps: Guide, sureness: Mapping[str, Sureness]) -> Diagnosis:

@@ -73,7 +73,7 @@ class Engine(Protocol):
 
         Returns:
             (1, 3, scale h, scale w) float32, finite, not clipped; with a channel for each of the
-            card's `emits` where it has any.
+            card's `emits` where it has any; (1, K), one vector, where its card names K numbers.
 
         Raises:
             ShapeError: The tile has another shape.
@@ -542,7 +542,8 @@ def checked(card: Card, tile: np.ndarray, out: np.ndarray) -> np.ndarray:
     """
     n, _, h, w = tile.shape
     c = len(card.emits) or 3
-    if out.shape != (n, c, h * card.scale, w * card.scale):
+    picture = (n, c, h * card.scale, w * card.scale)
+    if out.shape != ((n, len(card.vector)) if card.vector else picture):
         raise CheckError(f"{card.name} gave {out.shape} for a tile of {tile.shape}.")
     # One pass without a mask: a sum in double is finite exactly when every term is.
     if not math.isfinite(float(out.sum(dtype=np.float64))):

@@ -129,11 +129,10 @@ def restore(
 
 
 def check_restores(card: Card) -> None:
-    """Raise UsageError where a model emits maps and no picture."""
-    if card.emits:
-        raise UsageError(
-            f"{card.name} says where a picture is damaged and restores none; give another model."
-        )
+    """Raise UsageError where a model gives maps or numbers and no picture."""
+    if not card.restores:
+        says = "where a picture is damaged" if card.emits else "how good a picture is"
+        raise UsageError(f"{card.name} says {says} and restores none; give another model.")
 
 
 @dataclass(frozen=True)

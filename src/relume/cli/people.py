@@ -244,14 +244,20 @@ def diagnose(
 ) -> None:
     """Say what is wrong with photographs, where, how badly, and how sure that is."""
     from .. import batch, survey
+    from ..card import QUALITY, is_shipped
     from ..checkup import page, task
     from ..engine import open_engine
     from ..image import place
     from ..page import coded
     from ..priors.damage import DamagePrior
+    from ..priors.quality import QualityPrior
 
     _check_free(html)
     prior = DamagePrior(open_engine(installed(model), engine=engine, device=device))
+    kind = "onnx" if engine == "auto" else engine  # as QualityPrior chooses by itself
+    quality = None
+    if is_shipped(QUALITY):
+        quality = QualityPrior(open_engine(QUALITY, engine=kind, device=device))
     many = recursive or len(inputs) > 1 or inputs[0].is_dir()
     job = batch.Job(
         inputs,
@@ -272,7 +278,8 @@ def diagnose(
                 for words in record["announced"]:
                     warn(f"{record['input']}: {words}")
 
-        looks = task(prior, maps=maps is not None, show=sections.append if html else None)
+        show = sections.append if html else None
+        looks = task(prior, maps=maps is not None, show=show, quality=quality)
         outcome = survey.run(job, looks, writes=maps is not None, progress=tell)
     if html is not None:
         refused = [r["message"] for r in outcome.records if r["status"] == "refused"]
@@ -292,7 +299,8 @@ def _diagnosed(record: dict[str, Any]) -> str:
     found = record["damage"]
     if found is None:
         return record["message"] or record["status"]
-    return sentence([Finding(**one) for one in found])
+    judged = (record[key] for key in ("tier", "tier_margin", "difficulty"))
+    return sentence([Finding(**one) for one in found], *judged)
 
 
 @app.command()
@@ -408,10 +416,14 @@ def models(
             does = f"x{card.scale}"
             if card.emits:
                 does, reads = "--", f"{reads}, says where there is {', '.join(card.emits)}"
+            if card.vector:
+                does, reads = "--", f"{reads}, says how good a picture is: {', '.join(card.vector)}"
             print(f"{card.name:<16} {does}  {size:<20}  reads {reads}")
     else:
         if found[0].card.emits:
             print(f"{'a':>12}  mask network: says where a picture is damaged, restores none")
+        if found[0].card.vector:
+            print(f"{'a':>12}  quality model: says how good a picture is, restores none")
         for key, value in cards[0].items():
             if value not in (None, "", [], (), {}):
                 print(f"{key:>12}  {value if isinstance(value, str) else flat(value)}")

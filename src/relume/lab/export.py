@@ -71,7 +71,8 @@ def export(
         The card as written.
 
     Raises:
-        UsageError: The network cannot be exported; the message says what stands in the way.
+        UsageError: The network cannot be exported; the message says what stands in the way. Or
+            pictures are given for one that judges crops, and has no overlap.
         CheckError: The graph does not compute what the network computes.
         ModelError: A model that goes with it is not the one that the card names.
         OutputError: A file cannot be written.
@@ -83,6 +84,8 @@ def export(
     halves = weights.to_half(rounded.state_dict())
     rounded.load_state_dict(halves)
     card = described(rounded, card, halves)
+    if pictures is not None and card.vector:
+        raise UsageError(f"{card.name} judges each crop by itself: leave the pictures out.")
     if pictures is not None:
         card = replace(card, overlap=measure_overlap(rounded, pictures))
     files: dict[str, bytes] = {}
@@ -123,15 +126,17 @@ def _export_beside(path: Path, card: Card, word: str, source: Path | None) -> No
 def described(restorer: nn.Module, card: Card, halves: Mapping[str, Tensor]) -> Card:
     """A card with what follows from the network and its rounded tensors."""
     reach = cast(int | None, restorer.reach) or 0
+    vector = cast(tuple[str, ...], getattr(restorer, "vector", ()))
     context = CONTEXT if restorer.support == "global" else -(-reach // 8) * 8
     return replace(
         card,
         scale=restorer.scale,
         emits=cast(tuple[str, ...], getattr(restorer, "emits", ())),
+        vector=vector,
         multiple_of=restorer.multiple_of,
         support=restorer.support,
         reach=reach,
-        overlap=card.overlap or context,
+        overlap=0 if vector else card.overlap or context,  # a crop is judged by itself
         reads=tuple(cast(Iterable[Reads], restorer.reads)),
         prepared=prepared_by(restorer),
         digest=weights.digest(halves),

@@ -45,6 +45,7 @@ from .photographs import load_photographs
 from .restorer import Restorer
 from .sources import AfterModel, InTurn, LaidOut, Source
 from .train import Schedule
+from .triplets import Triplets
 from .weights import Weights
 from .weights import load as load_weights
 
@@ -153,6 +154,11 @@ class Data(_Part):
     of it where there are windows, where a prior must look at it whole; 0 draws them anew. without:
     the fold of the photographs that is left out, `0/2` the first of two (`folds.fold_of`).
 
+    medium: where given, samples are triplets of crops of low, medium and high quality
+    (`triplets`), and these are the restorers, by name or file, that make the medium ones of each
+    fold, `0/2` first, trained `without` it; or one for all. restorer: the model whose error is the
+    difficulty of a crop; "" measures none.
+
     lq: where given, samples are crops of real pairs. It and `photographs`, the good pictures, are
     patterns then (`pairs.find_pairs`), and nothing that makes damage applies.
     """
@@ -166,6 +172,8 @@ class Data(_Part):
     soft: Annotated[float, Field(ge=0, le=1)] = 0.0
     fixed: Annotated[int, Field(ge=0)] = 0
     without: str = ""
+    medium: tuple[str, ...] = ()
+    restorer: str = ""
     damage: dict[str, Share] = {}
     counts: tuple[Share, ...] = (0.1, 0.5, 0.3, 0.1)
     factors: tuple[float, float] = (0.7, 1.5)
@@ -196,7 +204,8 @@ class Data(_Part):
     def _said(self, said: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Only what applies to such data."""
         # Recipes from before there were these keep their digest.
-        none = {key for key in ("mosaic", "soft", "without") if not getattr(self, key)}
+        new = ("mosaic", "soft", "without", "medium", "restorer")
+        none = {key for key in new if not getattr(self, key)}
         unsaid = {*MADE} if self.lq else {"lq", *none}
         return {key: value for key, value in said(self).items() if key not in unsaid}
 
@@ -212,6 +221,8 @@ MADE = (
     "soft",
     "fixed",
     "without",
+    "medium",
+    "restorer",
     "damage",
     "counts",
     "factors",
@@ -521,6 +532,18 @@ class Recipe(_Part):
             without=self.data.leaves_out,
             followed=damage.follows_regions or bool(told),
         )
+        if self.data.medium:
+            names = dict.fromkeys((*self.data.medium, *filter(None, [self.data.restorer])))
+            made = {name: open_engine(name, threads=1) for name in names}
+            return Triplets(
+                photographs,
+                damage,
+                seed=self.seed,
+                medium=[made[name] for name in self.data.medium],
+                restorer=made.get(self.data.restorer),
+                windows=self.data.windows or None,
+                fixed=self.data.fixed,
+            )
         return Damaged(
             photographs,
             damage,

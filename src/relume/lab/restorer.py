@@ -27,7 +27,8 @@ class Restorer(nn.Module):
 
     Shape:
         lq (N, 3, H, W) in [0, 1], guidance with what `reads` lists -> (N, 3, H scale, W scale),
-        raw: not clamped, differentiable; or a channel for each map that it emits.
+        raw: not clamped, differentiable; or a channel for each map that it emits; or (N, K), a
+        vector of the numbers that it gives.
 
     Raises:
         GuidanceError: An adapter names a site that is not there or reads what nobody says, or the
@@ -96,6 +97,11 @@ class Restorer(nn.Module):
     def emits(self) -> tuple[str, ...]:
         """Names of the maps it gives instead of a picture; () for a picture."""
         return getattr(self.backbone, "emits", ())
+
+    @property
+    def vector(self) -> tuple[str, ...]:
+        """Names of the numbers it gives of a crop instead of a picture; () for a picture."""
+        return getattr(self.backbone, "vector", ())
 
     @property
     def scale(self) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
 
+from ..card import find
 from ..errors import OutputError, UsageError
 from ..guidance import Guidance, stack
 from ..image import is_image, read
@@ -58,6 +59,8 @@ def run_recipe(
         header["teacher"] = digest(teacher.state_dict())
     for name, network in getattr(objective, "held", {}).items():
         header[name] = digest(network.state_dict())
+    for place, file in enumerate(recipe.data.medium):
+        header[f"medium.{place}"] = find(file).card.digest
     _claim(run, recipe)  # nothing is missing: from here on the folder is this recipe's
     # Now, and not after the last step, is the time to miss a model that has to go with this one.
     take_along(recipe, run / "model.safetensors")

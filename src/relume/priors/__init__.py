@@ -11,6 +11,7 @@ import numpy as np
 from ..guidance import Guide, Kind
 from .damage import DamagePrior
 from .partitions import GridPrior, VoronoiPrior
+from .quality import QualityPrior
 from .regions import RegionsPrior
 from .sam import SamPrior
 from .thumbnail import ThumbnailPrior
@@ -35,6 +36,7 @@ class Prior(Protocol):
 PRIORS: dict[str, type[Prior]] = {
     "damage": DamagePrior,
     "grid": GridPrior,
+    "quality": QualityPrior,
     "regions": RegionsPrior,
     "sam": SamPrior,
     "thumbnail": ThumbnailPrior,

@@ -159,7 +159,7 @@ def _trained_with(card: Card, name: str) -> str:
 
 def _not_read(card: Card, prior: str, *, kind: str = "", mend: str = "use --prior auto") -> str:
     """`kind` is given where any prior of that kind would do."""
-    cards = [m.card for m in shipped() if not m.card.emits]  # a mask network restores nothing
+    cards = [m.card for m in shipped() if m.card.restores]
     known = {r.prior: c.name for c in cards for r in c.reads}
     readers = sorted({c.name for c in cards for r in c.reads if prior == r.prior or kind == r.kind})
     message = f"{card.name} does not read the prior {prior!r}"

@@ -74,9 +74,8 @@ class DamagePrior:
         self.engine = open_engine(model) if isinstance(model, (str, Path)) else model
         card = self.engine.card
         if not card.emits:
-            raise UsageError(
-                f"{card.name} restores pictures and says nothing of damage. Give a mask network."
-            )
+            does = "restores pictures" if card.restores else "judges pictures as a whole"
+            raise UsageError(f"{card.name} {does} and says nothing of damage. Give a mask network.")
         unknown = [r.prior for r in card.reads if r.prior != "thumbnail"]
         if unknown:
             raise UsageError(f"{card.name} reads {', '.join(unknown)}, which is not known here.")

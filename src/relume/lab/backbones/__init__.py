@@ -1,4 +1,4 @@
-"""Networks from picture to picture, or to maps, that know nothing of priors. One file, one row."""
+"""Networks from picture to picture, maps or a vector; they know no priors. One file, one row."""
 
 from .dncnn import DnCNN
 from .ffdnet import FFDNet
@@ -6,6 +6,7 @@ from .guest import Guest
 from .imdn import IMDN
 from .masknet import MaskNet
 from .nafnet import NAFNet
+from .perceiver import Perceiver
 from .restormer import Restormer
 from .sites import Backbone, Output, Site
 from .unet import UNet
@@ -19,6 +20,7 @@ BACKBONES = {
     "imdn": IMDN,
     "masknet": MaskNet,
     "nafnet": NAFNet,
+    "perceiver": Perceiver,
     "restormer": Restormer,
     "unet": UNet,
 }

@@ -30,7 +30,8 @@ class Site:
 
 @dataclass(frozen=True)
 class Output:
-    """image: (N, 3, H scale, W scale), unclamped; of a network for gray pictures (N, 1, ...).
+    """image: (N, 3, H scale, W scale), unclamped; of a network for gray pictures (N, 1, ...),
+    of one that judges pictures (N, K).
     aux: the features that `taps` named."""
 
     image: Tensor
