@@ -505,7 +505,7 @@ def test_a_diagnosis_says_how_good_the_picture_is(photo):
 
 
 def test_without_the_shipped_model_nothing_breaks(photo, monkeypatch):
-    monkeypatch.setattr("relume.diagnosis.is_shipped", lambda name: False)
+    monkeypatch.setattr("relume.priors.quality.is_shipped", lambda name: False)
     assert diagnose(Picture.from_rgb(photo), DamagePrior(Clean())).tier is None
 
 

@@ -170,7 +170,7 @@ def test_the_page_is_self_contained_and_escapes_names(photo):
     name = '"><script>alert(1)</script>.png'
     small = preview(Picture.from_rgb(photo), THUMBNAIL)
     found = rows([row(name, "hard", [BLUR]), row("b.png", "clean")])
-    text = b"".join(page(found, {name: small}, model="<i>m")).decode()
+    text = b"".join(page(found, {name: small}, models=["<i>m"])).decode()
     assert "<script>alert" not in text
     assert "<i>" not in text
     assert name in unescape(text)
@@ -278,21 +278,21 @@ def scans(tmp_path):
 
 def test_triage_in_python(scans):
     prior = DamagePrior(Bright())
-    found = triage(scans, prior)
+    found = triage(scans, prior, None)
     assert [(one["input"].split("/in/")[1], one["pile"]) for one in found] == [
         ("bad.png", "ask"),
         ("=dusty.png", "hard"),
         ("clean.png", "clean"),
     ]
     assert "not a picture" in found[0]["why"]
-    assert len(triage([scans], prior, recursive=True)) == 4
+    assert len(triage([scans], prior, None, recursive=True)) == 4
     assert "bad.png" not in found[0]["why"]
 
 
 def test_the_order_of_files_decides_nothing(scans):
     prior = DamagePrior(Bright())
     files = sorted(scans.glob("*.png"))
-    one, other = triage(files, prior), triage(files[::-1], prior)
+    one, other = triage(files, prior, None), triage(files[::-1], prior, None)
     assert [{**r, "seconds": 0} for r in one] == [{**r, "seconds": 0} for r in other]
 
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from .card import MASKS, QUALITY, Sureness, is_shipped
+from .card import MASKS, QUALITY, Sureness
 from .guidance import Guide
 from .image import Picture, read
 from .priors.damage import ACTION, UNKNOWN, DamagePrior
-from .priors.quality import Quality, QualityPrior
+from .priors.quality import Quality, QualityPrior, shipped
 from .priors.quality import judged as quality_of
 
 BLOCK = 64
@@ -127,8 +127,7 @@ def diagnose(
         picture = picture.rgb(fill_hidden=picture.hidden is not None)
     found = judged(looks(picture), looks.engine.card.sureness)
     if isinstance(quality, (str, Path)):
-        absent = quality == QUALITY and not is_shipped(QUALITY)
-        quality = None if absent else QualityPrior(quality)
+        quality = shipped() if quality == QUALITY else QualityPrior(quality)
     return found if quality is None else with_quality(found, quality_of(quality(picture)))
 
 

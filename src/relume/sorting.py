@@ -11,12 +11,13 @@ from pathlib import Path
 
 from . import survey
 from .batch import Job, Record
-from .card import MASKS
+from .card import MASKS, QUALITY
 from .diagnosis import Diagnosis, Finding, diagnose
 from .image import Picture, preview
 from .page import coded, frame
 from .piles import HARD, LESSENED, MARGIN, NEAR, PILES, SLIGHT, pile, worst_first
 from .priors.damage import DamagePrior
+from .priors.quality import QualityPrior, shipped
 from .restoration import MAP_ENDINGS
 from .survey import Seen, Task
 
@@ -33,6 +34,7 @@ FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 def triage(
     inputs: Path | str | Sequence[Path | str],
     prior: DamagePrior | str | Path = MASKS,
+    quality: QualityPrior | str | Path | None = QUALITY,
     *,
     recursive: bool = False,
 ) -> list[Record]:
@@ -44,6 +46,7 @@ def triage(
     Args:
         inputs: A folder, or files and folders.
         prior: A mask network, by name or file, or opened.
+        quality: A quality model in the same way; None asks none.
         recursive: Take folders with all that is below them.
 
     Returns:
@@ -52,25 +55,32 @@ def triage(
         the reason.
 
     Raises:
-        UsageError, ModelError, MissingError: It is no mask network, or cannot be opened.
+        UsageError, ModelError, MissingError: A model is none of its kind, or cannot be opened.
     """
+    if isinstance(quality, (str, Path)):
+        quality = shipped() if quality == QUALITY else QualityPrior(quality)
     looks = prior if isinstance(prior, DamagePrior) else DamagePrior(prior)
     given = [inputs] if isinstance(inputs, (str, Path)) else inputs
     job = Job([Path(one) for one in given], Path(), recursive=recursive)
-    return rows(survey.run(job, task(looks), writes=False).records)
+    return rows(survey.run(job, task(looks, quality), writes=False).records)
 
 
-def task(prior: DamagePrior, show: Callable[[Path, bytes], None] | None = None) -> Task:
+def task(
+    prior: DamagePrior,
+    quality: QualityPrior | None = None,
+    show: Callable[[Path, bytes], None] | None = None,
+) -> Task:
     """What `survey.run` does with every picture.
 
     Args:
         prior: The mask network.
+        quality: The quality model; None asks none.
         show: Takes each picture's thumbnail, a JPEG.
     """
     told = {kind: sure.told for kind, sure in prior.engine.card.sureness.items()}
 
     def look(source: Path, picture: Picture) -> Seen:
-        found = diagnose(picture, prior)
+        found = diagnose(picture, prior, quality)
         if show:
             show(source, preview(picture, THUMBNAIL))
         announced, prior.engine.notes = prior.engine.notes, []
@@ -181,7 +191,7 @@ HIDES = "body:has(#show-{0}:not(:checked)) #{0} {{ display: none }}\n"
 
 
 def page(
-    found: Sequence[Record], thumbnails: Mapping[str, bytes], *, model: str = ""
+    found: Sequence[Record], thumbnails: Mapping[str, bytes], *, models: Sequence[str] = ()
 ) -> Iterator[bytes]:
     """The page in pieces, so that it is never in memory whole: about 6 kB a picture.
 
@@ -190,10 +200,10 @@ def page(
     Args:
         found: As `rows` gives them.
         thumbnails: `input` -> JPEG, of the rows that have one.
-        model: What looked, for the last lines.
+        models: What looked, for the last lines.
     """
     style = STYLE + "".join(HIDES.format(name) for name in PILES)
-    looked = f"{OUTRO}\n\nLooked at by {model}." if model else OUTRO
+    looked = f"{OUTRO}\n\nLooked at by {' and '.join(models)}." if models else OUTRO
     before, after = frame(title="relume triage", intro=INTRO, outro=looked, style=style)
     yield coded(before)
     yield coded(_boxes(counts(found)))

@@ -244,20 +244,16 @@ def diagnose(
 ) -> None:
     """Say what is wrong with photographs, where, how badly, and how sure that is."""
     from .. import batch, survey
-    from ..card import QUALITY, is_shipped
     from ..checkup import page, task
     from ..engine import open_engine
     from ..image import place
     from ..page import coded
     from ..priors.damage import DamagePrior
-    from ..priors.quality import QualityPrior
+    from ..priors.quality import shipped
 
     _check_free(html)
     prior = DamagePrior(open_engine(installed(model), engine=engine, device=device))
-    kind = "onnx" if engine == "auto" else engine  # as QualityPrior chooses by itself
-    quality = None
-    if is_shipped(QUALITY):
-        quality = QualityPrior(open_engine(QUALITY, engine=kind, device=device))
+    quality = shipped(engine, device)
     many = recursive or len(inputs) > 1 or inputs[0].is_dir()
     job = batch.Job(
         inputs,
@@ -321,10 +317,12 @@ def triage(
     from ..engine import open_engine
     from ..image import place
     from ..priors.damage import DamagePrior
+    from ..priors.quality import shipped
     from ..sorting import counts, page, rows, table, task
 
     _check_free(csv, html)
     prior = DamagePrior(open_engine(installed(model), engine=engine, device=device))
+    quality = shipped(engine, device)
     many = recursive or len(inputs) > 1 or inputs[0].is_dir()
     job = batch.Job(inputs, Path(), recursive=recursive)
     thumbnails: dict[str, bytes] = {}
@@ -341,13 +339,14 @@ def triage(
         def show(source: Path, thumbnail: bytes) -> None:
             thumbnails[str(source)] = thumbnail
 
-        looks = task(prior, show if html else None)
+        looks = task(prior, quality, show if html else None)
         outcome = survey.run(job, looks, writes=False, progress=tell)
     found = rows(outcome.records)
     if csv is not None:
         place(table(found), csv)
     if html is not None:
-        place(page(found, thumbnails, model=prior.engine.card.name), html)
+        names = [p.engine.card.name for p in (prior, quality) if p is not None]
+        place(page(found, thumbnails, models=names), html)
     if json:
         say_survey(outcome, "sorted", prior.identity, rows=found, piles=counts(found))
     elif not quiet:

@@ -24,6 +24,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from torch import nn
 
+from ..card import find, is_shipped
 from ..engine import open_engine
 from ..errors import ModelError, RecipeError, UsageError, nearest
 from ..priors import PRIORS, Prior
@@ -593,16 +594,22 @@ def _proxy(row: Any, student: Restorer) -> Proxy:
 def _finished(key: str, file: str, student: Restorer | None) -> Restorer:
     """The network of finished weights that an objective names; it reads no more than the student.
 
+    Args:
+        file: A `.safetensors`, or the name of a model that ships.
+
     Raises:
         UsageError: They are not there.
         ModelError: They were refused.
         RecipeError: It reads what nobody says.
     """
-    if not Path(file).is_file():
+    path = Path(file)
+    if is_shipped(file) and (model := find(file).path):
+        path = model.with_suffix(".safetensors")
+    if not path.is_file():
         raise UsageError(
             f"The recipe learns from {file}, which is not here. Train what makes it first."
         )
-    network = restorer_of(load_weights(Path(file)))
+    network = restorer_of(load_weights(path))
     unsaid = {r.prior for r in network.reads} - {
         r.prior for r in (student.reads if student else ())
     }

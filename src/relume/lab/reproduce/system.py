@@ -77,7 +77,6 @@ class System:
         trained_first: Arms that others need and that are no rows: they restore no picture.
         prior: Overrides of every arm with adapters: what it looks at.
         longest: Times the base's steps that are trained at most.
-        averages: Whether the columns are parts of one test, whose averages stand beside them.
     """
 
     name: str
@@ -91,7 +90,6 @@ class System:
     prior: tuple[str, ...] = ()
     longest: int = STEPS_GROW**2
     trained_first: tuple[Arm, ...] = ()
-    averages: bool = False
 
     @property
     def runs(self) -> int:
