@@ -1,6 +1,7 @@
 """The commands for people with photographs; they need nothing but the ground floor."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -209,16 +210,11 @@ def segment(
     job = batch.Job(inputs, out, recursive=recursive, overwrite=overwrite, settings=settings)
     with Bar("segmenting", quiet or json or not many) as bar:
 
-        def tell(record: dict[str, Any], done: int, total: int) -> None:
-            bar.show(done, total)
-            if record["status"] == "refused":
-                warn(record["message"])
-            elif not (json or quiet):
-                said = record["message"] or f"{record['count']} regions"
-                print(f"{plain(record['overlay'] or record['input'])} ({said})")
-                for words in record["announced"]:
-                    warn(f"{record['input']}: {words}")
+        def say(record: dict[str, Any]) -> None:
+            said = record["message"] or f"{record['count']} regions"
+            print(f"{plain(record['overlay'] or record['input'])} ({said})")
 
+        tell = _teller(bar, None if json or quiet else say)
         outcome = survey.run(job, task(look), progress=tell)
     if json:
         say_survey(outcome, "segmented", settings)
@@ -265,15 +261,10 @@ def diagnose(
     sections: list[str] = []
     with Bar("diagnosing", quiet or json or not many) as bar:
 
-        def tell(record: dict[str, Any], done: int, total: int) -> None:
-            bar.show(done, total)
-            if record["status"] == "refused":
-                warn(record["message"])
-            elif not (json or quiet):
-                print(f"{plain(record['input'])}: {plain(_diagnosed(record))}")
-                for words in record["announced"]:
-                    warn(f"{record['input']}: {words}")
+        def say(record: dict[str, Any]) -> None:
+            print(f"{plain(record['input'])}: {plain(_diagnosed(record))}")
 
+        tell = _teller(bar, None if json or quiet else say)
         show = sections.append if html else None
         looks = task(prior, maps=maps is not None, show=show, quality=quality)
         outcome = survey.run(job, looks, writes=maps is not None, progress=tell)
@@ -327,14 +318,7 @@ def triage(
     job = batch.Job(inputs, Path(), recursive=recursive)
     thumbnails: dict[str, bytes] = {}
     with Bar("sorting", quiet or json or not many) as bar:
-
-        def tell(record: dict[str, Any], done: int, total: int) -> None:
-            bar.show(done, total)
-            if record["status"] == "refused":
-                warn(record["message"])
-            elif not (json or quiet):
-                for words in record["announced"]:
-                    warn(f"{record['input']}: {words}")
+        tell = _teller(bar, None if json or quiet else lambda _: None)
 
         def show(source: Path, thumbnail: bytes) -> None:
             thumbnails[str(source)] = thumbnail
@@ -367,6 +351,24 @@ def _sorted(row: dict[str, Any]) -> str:
 
     found = row["damage"] and sentence([Finding(**one) for one in row["damage"]])
     return f"{row['why']}; {found}" if found else row["why"]
+
+
+def _teller(
+    bar: Bar, say: Callable[[dict[str, Any]], None] | None
+) -> Callable[[dict[str, Any], int, int], None]:
+    """What `survey.run` tells of each picture: how far it is, what was refused, and, where there is
+    a `say`, its line and what was announced."""
+
+    def tell(record: dict[str, Any], done: int, total: int) -> None:
+        bar.show(done, total)
+        if record["status"] == "refused":
+            warn(record["message"])
+        elif say is not None:
+            say(record)
+            for words in record["announced"]:
+                warn(f"{record['input']}: {words}")
+
+    return tell
 
 
 def _check_free(*targets: Path | None) -> None:

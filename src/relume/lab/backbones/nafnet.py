@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ...errors import RecipeError, ShapeError, nearest
 from ..blocks import LayerNorm2d, SimpleGate
 from .sites import Adapt, Output, Site, Visit, check_input
+from .ushape import u_shaped
 
 
 class NAFBlock(nn.Module):
@@ -149,22 +150,12 @@ class NAFNet(nn.Module):
     def forward(self, x: Tensor, taps: Sequence[str] = (), adapt: Adapt | None = None) -> Output:
         check_input(x, self.in_channels, "NAFNet")
         visit = Visit(taps, adapt)
-        height, width = x.shape[-2:]
-        pad = (-width % self.multiple_of, -height % self.multiple_of)
-        x = F.pad(x, (0, pad[0], 0, pad[1]), mode="replicate")
-        picture = visit("input", x[:, :3])
-        y = self.intro(torch.cat([picture, x[:, 3:]], 1) if self.in_channels > 3 else picture)
-        y = visit("intro", y)
-        skips: list[Tensor] = []
-        for level, (blocks, down) in enumerate(zip(self.encoders, self.downs, strict=True)):
-            y = visit(f"encoder.{level}", blocks(y))
-            skips.append(y)
-            y = down(y)
-        y = visit("middle", self.middle_blks(y))
-        for up, blocks in zip(self.ups, self.decoders, strict=True):
-            skip = skips.pop()
-            y = visit(f"decoder.{len(skips)}", blocks(up(y) + skip))
+
+        def decode(place: int, below: Tensor, skip: Tensor) -> Tensor:
+            return self.decoders[place](self.ups[place](below) + skip)
+
+        picture, y = u_shaped(self, x, visit, self.middle_blks, decode)
         out = self.ending(y)
         if self.residual:
             out = out + picture
-        return Output(out[..., :height, :width], visit.aux)
+        return Output(out[..., : x.shape[-2], : x.shape[-1]], visit.aux)

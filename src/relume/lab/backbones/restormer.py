@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...errors import RecipeError, ShapeError, nearest
 from ..blocks import GDFN, MDTA, LayerNorm2d
 from .sites import Adapt, Output, Site, Visit, check_input
+from .ushape import u_shaped
 
 
 class ScaleNorm2d(nn.Module):
@@ -166,20 +166,11 @@ class Restormer(nn.Module):
     def forward(self, x: Tensor, taps: Sequence[str] = (), adapt: Adapt | None = None) -> Output:
         check_input(x, self.in_channels, "Restormer")
         visit = Visit(taps, adapt)
-        height, width = x.shape[-2:]
-        pad = (-width % self.multiple_of, -height % self.multiple_of)
-        x = F.pad(x, (0, pad[0], 0, pad[1]), mode="replicate")
-        picture = visit("input", x[:, :3])
-        y = self.intro(torch.cat([picture, x[:, 3:]], 1) if self.in_channels > 3 else picture)
-        y = visit("intro", y)
-        skips: list[Tensor] = []
-        for level, (blocks, down) in enumerate(zip(self.encoders, self.downs, strict=True)):
-            y = visit(f"encoder.{level}", blocks(y))
-            skips.append(y)
-            y = down(y)
-        y = visit("middle", self.middle(y))
-        for up, join, blocks in zip(self.ups, self.joins, self.decoders, strict=True):
-            y = join(torch.cat([up(y), skips.pop()], 1))
-            y = visit(f"decoder.{len(skips)}", blocks(y))
+
+        def decode(place: int, below: Tensor, skip: Tensor) -> Tensor:
+            joined = self.joins[place](torch.cat([self.ups[place](below), skip], 1))
+            return self.decoders[place](joined)
+
+        picture, y = u_shaped(self, x, visit, self.middle, decode)
         out = self.ending(self.refinement(y)) + picture
-        return Output(out[..., :height, :width], visit.aux)
+        return Output(out[..., : x.shape[-2], : x.shape[-1]], visit.aux)

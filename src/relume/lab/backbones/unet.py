@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .sites import Adapt, Output, Site, Visit, check_input
+from .ushape import u_shaped
 
 
 class UNet(nn.Module):
@@ -83,19 +83,9 @@ class UNet(nn.Module):
     def forward(self, x: Tensor, taps: Sequence[str] = (), adapt: Adapt | None = None) -> Output:
         check_input(x, self.in_channels, "UNet")
         visit = Visit(taps, adapt)
-        height, width = x.shape[-2:]
-        pad = (-width % self.multiple_of, -height % self.multiple_of)
-        x = F.pad(x, (0, pad[0], 0, pad[1]), mode="replicate")
-        picture = visit("input", x[:, :3])
-        y = self.intro(torch.cat([picture, x[:, 3:]], 1) if self.in_channels > 3 else picture)
-        y = visit("intro", y)
-        skips: list[Tensor] = []
-        for level, (convs, down) in enumerate(zip(self.encoders, self.downs, strict=True)):
-            y = visit(f"encoder.{level}", convs(y))
-            skips.append(y)
-            y = down(y)
-        y = visit("middle", self.middle(y))
-        for up, convs in zip(self.ups, self.decoders, strict=True):
-            y = convs(torch.cat([up(y), skips.pop()], 1))
-            y = visit(f"decoder.{len(skips)}", y)
-        return Output((self.ending(y) + picture)[..., :height, :width], visit.aux)
+
+        def decode(place: int, below: Tensor, skip: Tensor) -> Tensor:
+            return self.decoders[place](torch.cat([self.ups[place](below), skip], 1))
+
+        picture, y = u_shaped(self, x, visit, self.middle, decode)
+        return Output((self.ending(y) + picture)[..., : x.shape[-2], : x.shape[-1]], visit.aux)
