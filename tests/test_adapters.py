@@ -156,6 +156,20 @@ def test_a_doubt_that_is_none_is_refused(doubt):
         ENCODERS["thumbnail"](doubt=doubt)
 
 
+def test_a_thumbnail_encoder_that_reads_none_looks_at_the_picture_itself():
+    torch.manual_seed(0)
+    of_crop = ENCODERS["thumbnail"](dim=4, width=4, reads="").eval()
+    of_thumbnail = ENCODERS["thumbnail"](dim=4, width=4).eval()
+    of_thumbnail.load_state_dict(of_crop.state_dict())
+    assert not of_crop.asks
+    lq = torch.rand(2, 3, 48, 33)
+    small = torch.nn.functional.avg_pool2d(lq, 2, ceil_mode=True)
+    told = of_thumbnail(lq, Guidance(thumbnail=Guide(maps=small, whole=True))).vector
+    torch.testing.assert_close(of_crop(lq, Guidance()).vector, told)
+    with pytest.raises(RecipeError, match="doubt is of thumbnails"):
+        ENCODERS["thumbnail"](reads="", doubt=2.0)
+
+
 def test_a_trained_thumbnail_encoder_knows_no_orientation():
     encoder = ENCODERS["thumbnail"](dim=16)
     small = torch.rand(2, 3, 96, 96)

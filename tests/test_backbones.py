@@ -41,7 +41,10 @@ SMALL = {
         **{"enc_blocks": (1, 1), "middle_blocks": 1, "dec_blocks": (1, 1)},
     },
     "nafnet": {"width": 8, "enc_blocks": (1, 1), "middle_blocks": 1, "dec_blocks": (1, 1)},
-    "perceiver": {"width": 8, "blocks": (1, 1), "dim": 8},
+    "perceiver": {
+        **{"fold": 2, "width": 8, "enc_blocks": (1, 1), "middle_blocks": 1, "dec_blocks": (1, 1)},
+        **{"dim": 8},
+    },
     "restormer": {
         **{"width": 8, "enc_blocks": (1, 1), "middle_blocks": 1, "dec_blocks": (1, 1)},
         **{"refinement": 1, "heads": (1, 2, 4)},

@@ -546,13 +546,37 @@ def test_what_a_start_has_no_adapter_for_begins_as_it_is_drawn(root, tmp_path):
     with torch.no_grad():
         for p in model.parameters():
             p.add_(1)
-    begin_with(model, file)
+    begins = Recipe.model_validate({**told.resolved(), "start": str(file)})
+    begin_with(model, begins)
     assert torch.equal(model.adapters["intro"].join.weight, torch.ones(4, 2, 3, 3))
     stored = opened(file)[0].state_dict()
     assert all(torch.equal(model.state_dict()[name], stored[name]) for name in stored)
     weights.save(file, {**stored, "adapters.intro.other": torch.zeros(1)}, recipe=bare.resolved())
     with pytest.raises(ModelError, match="does not fit"):
-        begin_with(model, file)
+        begin_with(model, begins)
+
+
+def test_a_perceiver_begins_with_the_trunk_of_a_mask_network(root, tmp_path):
+    masks = load(str(root / "masks.toml"))
+    file = tmp_path / "start.safetensors"
+    weights.save(file, weights.to_half(masks.build_model().state_dict()), recipe=masks.resolved())
+    shape = {k: v for k, v in (masks.backbone.model_extra or {}).items() if k != "emits"}
+    recipe = Recipe.model_validate(
+        {**masks.resolved(), "backbone": {**shape, "kind": "perceiver"}, "start": str(file)}
+    )
+    model = recipe.build_model()
+    before = model.state_dict()["backbone.embed.weight"].clone()
+    begin_with(model, recipe)
+    stored = opened(file)[0].state_dict()
+    shared = [name for name in stored if name in model.state_dict()]
+    assert any(name.startswith("backbone.trunk.") for name in shared)
+    assert all(torch.equal(model.state_dict()[name], stored[name]) for name in shared)
+    assert torch.equal(model.state_dict()["backbone.embed.weight"], before)
+    wider = Recipe.model_validate(
+        {**recipe.resolved(), "backbone": {**shape, "kind": "perceiver", "width": 6}}
+    )
+    with pytest.raises(ModelError, match="does not fit"):
+        begin_with(wider.build_model(), wider)
 
 
 def test_a_folder_of_many_sizes_keeps_few_graphs(model):

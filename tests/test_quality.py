@@ -32,7 +32,7 @@ from relume.lab.photographs import load_photographs
 from relume.lab.recipe import load
 from relume.lab.restorer import Restorer
 from relume.lab.runs import run_recipe
-from relume.lab.triplets import LEFT, MEDIUM, TASK, Triplets, as_file, between
+from relume.lab.triplets import LEFT, MEDIUM, TASK, Triplets, as_file, between, milder
 from relume.priors.damage import DamagePrior
 from relume.priors.quality import (
     CROP,
@@ -82,7 +82,10 @@ restorer = "identity"
 [backbone]
 kind = "perceiver"
 width = 4
-blocks = [1]
+fold = 2
+enc_blocks = [1]
+middle_blocks = 1
+dec_blocks = [1]
 dim = 8
 [objective]
 kind = "tiers"
@@ -170,6 +173,20 @@ def test_a_medium_crop_keeps_some_of_the_damage():
     np.testing.assert_allclose(between(lq, lq, gt, 0.3), 0.3 * lq + 0.7 * gt, atol=0.003)
     error = [np.square(between(lq, out, gt, 0.3) - gt).mean() for out in (good, lq)]
     assert max(error) < 0.2 * np.square(lq - gt).mean()
+
+
+def test_where_a_restorer_does_not_help_a_shorter_blur_is_of_medium_quality(root):
+    damage = Damage({"blur:length=20..24": 1.0}, [0.0, 1.0])
+    idle = [lambda lq, known: lq]
+    samples = Triplets(photographs(root), damage, seed=1, medium=idle)
+    cuts = [samples.cut(number % 3, np.random.default_rng(number), 64) for number in range(6)]
+    errors = [
+        [float(np.square(x - cut.gt).mean()) for x in (cut.truth[MEDIUM].maps[0], cut.lq)]
+        for cut in cuts
+    ]
+    assert all(0 < medium < 0.8 * low for medium, low in errors)
+    assert milder("soft+blur:length=10..20,angle=30", 0.25) == "soft+blur:length=2.5..5,angle=30"
+    assert milder("defocus:radius=4", 0.5) == "defocus:radius=2"
 
 
 def test_every_crop_is_as_a_file_holds_it_and_the_same_when_it_is_asked_for_again(root):
@@ -294,7 +311,7 @@ def test_difficulty_is_learnt_where_it_was_measured():
 
 def test_a_perceiver_learns_to_tell_noise_from_a_flat_wall():
     torch.manual_seed(0)
-    net = Restorer(Perceiver(width=4, blocks=(1,), dim=8))
+    net = Restorer(Perceiver(width=4, enc_blocks=(1,), middle_blocks=1, dec_blocks=(1,), dim=8))
     rng = torch.Generator().manual_seed(1)
     flat = torch.rand(4, 3, 1, 1, generator=rng).expand(-1, -1, 16, 16) * 0.6 + 0.2
     noise = 0.15 * torch.randn(4, 3, 16, 16, generator=rng)

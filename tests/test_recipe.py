@@ -43,6 +43,16 @@ def test_a_child_changes_only_what_it_says(tmp_path):
         recipe.load(grand)
 
 
+def test_a_table_that_is_set_takes_the_place_of_the_one_before():
+    whole = recipe.load("perceive-ir-toy")
+    bare = recipe.load("perceive-ir-toy", ["adapters=[]", "encoders={}"])
+    assert whole.encoders and not bare.encoders and not bare.build_model().reads
+    other = recipe.load("perceive-ir-toy", ['backbone={kind="unet", width=8}', "backbone.width=4"])
+    assert other.backbone.model_extra == {"width": 4}
+    damage = recipe.load("perceive-ir-toy", ['data.damage={"jpeg:quality=10"=1.0}']).data.damage
+    assert damage == {"jpeg:quality=10": 1.0}
+
+
 def test_the_same_seed_gives_the_same_network():
     a, b = (recipe.load("relume-s").build_model().state_dict() for _ in range(2))
     other = recipe.load("relume-s", ["seed=1"]).build_model().state_dict()

@@ -131,6 +131,29 @@ def test_the_most_wanted_runs_come_first(system):
     assert said[7] == ("none", 0, 4)
 
 
+def test_averages_over_columns_stand_beside_them_where_they_are_parts_of_one_test(
+    root, system, tmp_path
+):
+    pytest.importorskip("skimage")
+    (val,) = system.columns
+    few = replace(val, name="few", title="few", pairs=lambda r: first_of(val.pairs(r)))
+    both = replace(system, arms=system.arms[:1], columns=(val, few), averages=True, seeds=1)
+    bench = Bench(both, root, tmp_path)
+    assert both.runs == 1
+    fill(bench, budget=0)
+    (whole,), (part,) = (reports(bench, both.arms[0], 1)[c.name] for c in (val, few))
+    of = [[row["psnr"] for row in report.rows] for report in (whole, part)]
+    assert len(of[0]) == 3 and len(of[1]) == 1
+    text = table(bench)
+    assert "| mean of columns | mean of pictures |" in text
+    assert f"| {np.mean([np.mean(x) for x in of]):.2f} / " in text
+    assert f"| {np.mean(of[0] + of[1]):.2f} / " in text
+
+
+def first_of(pairs):
+    return replace(pairs, items=pairs.items[:1])
+
+
 def test_a_table_grows_over_several_calls_and_trains_nothing_twice(root, system, tmp_path):
     pytest.importorskip("skimage")
     told: list[str] = []

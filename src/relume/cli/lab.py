@@ -208,7 +208,7 @@ def evaluate(
 
 @app.command()
 def reproduce(
-    system: Annotated[str, typer.Argument(help="Whose table: sam-deblur, spt or dakd.")],
+    system: Annotated[str, typer.Argument(help="dakd, perceive-ir, sam-deblur or spt.")],
     toy: Annotated[
         bool, typer.Option("--toy", help="Small networks, for two cores and an hour.")
     ] = False,

@@ -13,10 +13,13 @@ from ..card import BESIDE, CARD_FORMAT, Card, find, is_shipped, survey
 from ..errors import ModelError, UsageError
 from .recipe import Recipe, restorer_of
 from .restorer import Restorer
-from .weights import digest, load, to_half, write_tensors, write_whole
+from .weights import digest, load, named, to_half, write_tensors, write_whole
 
 BACKBONE = "backbone."
 """What the names of a backbone's tensors begin with in a whole model."""
+
+TRUNK = f"{BACKBONE}trunk."
+"""And those of a trunk, which networks of several kinds may share."""
 
 
 def opened(path: Path, backbone: Path | None = None) -> tuple[Restorer, Card]:
@@ -133,29 +136,40 @@ def card_of(recipe: Mapping[str, Any], along: Mapping[str, str] | None = None) -
     return Card.from_json(json.dumps({"format": CARD_FORMAT, **said, **none, **(along or {})}))
 
 
-def begin_with(model: Restorer, path: Path) -> None:
-    """The finished weights of another run of the same network.
+def begin_with(model: Restorer, recipe: Recipe) -> None:
+    """The finished weights of another run of the same network, or of one that shares its trunk.
 
     Adapters that it had none of begin as they are drawn, changing nothing, and so do encoders: what
-    a network is told in addition is learnt from where it stood.
+    a network is told in addition is learnt from where it stood. A network of another kind gives
+    its `trunk`, encoders and adapters: a perceiver begins with what a mask network has learnt.
+
+    Args:
+        recipe: Its `start` is a `.safetensors`, or the name of a model that ships.
 
     Raises:
         UsageError: They are not there.
         ModelError: They cannot be read, or are another network's.
     """
+    path = named(recipe.start)
     if not path.is_file():
         raise UsageError(
-            f"The recipe begins with {path}, which is not here. Train what makes it first, or "
-            """begin from nothing with --set 'start=""'."""
+            f"The recipe begins with {recipe.start}, which is not here. Train what makes it first, "
+            """or begin from nothing with --set 'start=""'."""
         )
+    stored = load(path)
+    tensors = stored.tensors
     # What is measured after training, buffers, may be missing: it is measured anew.
     kept = dict(model.named_buffers())
-    tensors = load(path).tensors
     parts = {f"adapters.{site}.": adapter for site, adapter in model.adapters.items()}
     parts |= {f"encoders.{name}.": encoder for name, encoder in model.encoders.items()}
     for own, part in parts.items():
         if not any(name.startswith(own) for name in tensors):
             kept |= {own + name: tensor for name, tensor in part.state_dict().items()}
+    if stored.recipe["backbone"]["kind"] != recipe.backbone.kind:
+        mine = {k: v for k, v in model.state_dict().items() if k.startswith(BACKBONE)}
+        kept |= {k: v for k, v in mine.items() if not k.startswith(TRUNK)}
+        trunk = {k for k in mine if k.startswith(TRUNK)}
+        tensors = {k: v for k, v in tensors.items() if k in trunk or not k.startswith(BACKBONE)}
     try:
         model.load_state_dict(kept | tensors)
     except RuntimeError as error:

@@ -24,7 +24,6 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from torch import nn
 
-from ..card import find, is_shipped
 from ..engine import open_engine
 from ..errors import ModelError, RecipeError, UsageError, nearest
 from ..priors import PRIORS, Prior
@@ -47,7 +46,7 @@ from .restorer import Restorer
 from .sources import AfterModel, InTurn, LaidOut, Source
 from .train import Schedule
 from .triplets import Triplets
-from .weights import Weights
+from .weights import Weights, named
 from .weights import load as load_weights
 
 Share = Annotated[float, Field(ge=0)]
@@ -264,7 +263,7 @@ class Recipe(_Part):
     description: str = ""
     extends: str | None = None
     seed: int = 0
-    start: str = ""  # a file of finished weights that training begins with
+    start: str = ""  # finished weights that training begins with: a file, or a shipped name
     data: Data
     backbone: BackboneOf
     priors: dict[str, PriorOf] = {}
@@ -602,9 +601,7 @@ def _finished(key: str, file: str, student: Restorer | None) -> Restorer:
         ModelError: They were refused.
         RecipeError: It reads what nobody says.
     """
-    path = Path(file)
-    if is_shipped(file) and (model := find(file).path):
-        path = model.with_suffix(".safetensors")
+    path = named(file)
     if not path.is_file():
         raise UsageError(
             f"The recipe learns from {file}, which is not here. Train what makes it first."
@@ -653,7 +650,8 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
 
     Args:
         source: The name of a shipped recipe, or a TOML file.
-        overrides: `a.b=v`, v written as in TOML; a bare word is a string.
+        overrides: `a.b=v`, v written as in TOML; a bare word is a string. A table takes the place
+            of the one before: `encoders={}` leaves none.
 
     Raises:
         RecipeError: No such recipe, not TOML, an unknown key (the nearest is named), a wrong value.
@@ -671,7 +669,7 @@ def load(source: str | Path, overrides: Sequence[str] = ()) -> Recipe:
         key, equals, text = override.partition("=")
         if not equals:
             raise RecipeError(f"--set takes a.b=v, got {override!r}.")
-        values = _merged(values, _nested(key.strip().split("."), _value(text.strip())))
+        values = _with(values, key.strip().split("."), _value(text.strip()))
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
@@ -711,8 +709,13 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
-def _nested(keys: Sequence[str], value: Any) -> dict[str, Any]:
-    return {keys[0]: _nested(keys[1:], value) if len(keys) > 1 else value}
+def _with(table: Mapping[str, Any], keys: Sequence[str], value: Any) -> dict[str, Any]:
+    """The table with one value set; a table that is set stands in the place of the one before."""
+    first, *rest = keys
+    if rest:
+        below = table.get(first)
+        value = _with(below if isinstance(below, Mapping) else {}, rest, value)
+    return {**table, first: value}
 
 
 def _value(text: str) -> Any:

@@ -48,7 +48,7 @@ def run_recipe(
     data = data_digest(recipe, root)
     model = recipe.build_model()
     if recipe.start:
-        begin_with(model, Path(recipe.start))
+        begin_with(model, recipe)
     if recipe.backbone.weights:
         load_backbone(model, root / recipe.backbone.weights)
     pairs = validation_pairs(recipe, root)

@@ -1,5 +1,6 @@
 """One crop in three qualities: as it was damaged, as a poor restorer leaves it, and as it was."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -20,6 +21,8 @@ MEDIUM, TASK, LEFT = "tiers.medium", "tiers.task", "tiers.left"
 one of which is 1; difficulty of the three crops in the order of `TIERS`, vector (N, 3), NaN where
 it was not measured."""
 
+BLUR = "blur"
+
 Restores = Callable[[np.ndarray, Guidance], np.ndarray]
 """(1, 3, h, w) in [0, 1] and what is known of it -> the restored picture, not clipped."""
 
@@ -27,9 +30,13 @@ KEPT = (0.1, 0.45)
 """How much of the damage a medium crop keeps: a lq + (1 - a) out, a drawn between these, which is
 what a residual restorer gives that was stopped before it was done."""
 
-HELPED = 0.7
+HELPED = 0.9
 """Share of the error of the damaged crop below which a medium one is better: where a restorer helps
-less, nobody could tell the two apart, and the clean crop stands in the place of its output."""
+less, nobody could tell the two apart, and something else stands in the place of what it makes: of
+blur a shorter one (`milder`), of anything else the clean crop."""
+
+SHORTER = (0.25, 0.4)
+"""Length of the blur that is left, drawn between these, of what it was."""
 
 LIT = 0.5
 """Share of the triplets, where there are windows, of a part in another light. Not of all: of 256
@@ -111,15 +118,23 @@ class Triplets(Samples):
         if min(size) < crop:
             raise UsageError(f"{photo.name} has no room for crops of {crop}. Use smaller ones.")
         spec = self.damage.draw(rng)
-        chain = parse(spec)
-        sampled = chain.sample(torch.Generator().manual_seed(int(rng.integers(2**62))), size)
-        done = self._damaged(photo, chain, sampled, crop, rng)
+        chain, drawn = parse(spec), int(rng.integers(2**62))
+        sampled = chain.sample(torch.Generator().manual_seed(drawn), size)
+        done, box = self._damaged(photo, chain, sampled, crop, rng)
         small = chain.apply_small(photo.small, sampled)
         known = Guidance(thumbnail=_thumbnail(small))
         folds = len(self.medium)
         who = self.medium[fold_of(photo.name, folds) if folds > 1 else 0]
         made = who(done.lq[None], known)[0]
-        crops = (done.lq, between(done.lq, made, done.gt, rng.uniform(*KEPT)), as_file(done.gt))
+
+        def less() -> np.ndarray:
+            fewer = parse(milder(spec, rng.uniform(*SHORTER)))
+            again = fewer.sample(torch.Generator().manual_seed(drawn), size)
+            return fewer.apply(photo.pixels, again, box, truth=False, finish="uint8").lq
+
+        instead = less if task_of(spec) == BLUR else None
+        medium = between(done.lq, made, done.gt, rng.uniform(*KEPT), instead)
+        crops = (done.lq, medium, as_file(done.gt))
         left_wrong = np.full(len(TIERS), np.nan, np.float32)
         asked = int(rng.choice(len(TIERS), p=ASKED))
         if who is self.restorer:
@@ -139,14 +154,14 @@ class Triplets(Samples):
     @staticmethod
     def _damaged(
         photo: Photograph, chain: Chain, sampled: Sampled, crop: int, rng: np.random.Generator
-    ) -> Degraded:
-        """A crop where the damage shows, or the last that was tried."""
+    ) -> tuple[Degraded, View]:
+        """A crop where the damage shows, or the last that was tried, and where it lies."""
         for more in reversed(range(TRIES)):
             top, left = (int(rng.integers(side - crop + 1)) for side in sampled.size)
             box = View(top, left, crop, crop)
             done = chain.apply(photo.pixels, sampled, box, truth=False, finish="uint8")
             if not more or _mse(done.lq, done.gt) >= SEEN:
-                return done
+                return done, box
         raise AssertionError
 
     def batch(self, first: int, count: int, crop: int) -> Batch:
@@ -180,12 +195,34 @@ def task_of(spec: str) -> str:
     return done[0]
 
 
-def between(lq: np.ndarray, out: np.ndarray, gt: np.ndarray, kept: float) -> np.ndarray:
-    """A crop of medium quality, as a file holds it: `kept` of the damage is left (`HELPED`)."""
-    medium = as_file(kept * lq + (1 - kept) * out)
-    if _mse(medium, gt) > HELPED * _mse(lq, gt):
-        medium = as_file(kept * lq + (1 - kept) * gt)
-    return medium
+def between(
+    lq: np.ndarray,
+    out: np.ndarray,
+    gt: np.ndarray,
+    kept: float,
+    instead: Callable[[], np.ndarray] | None = None,
+) -> np.ndarray:
+    """A crop of medium quality, as a file holds it: `kept` of the damage is left.
+
+    Args:
+        lq, out, gt: Damaged, as a poor restorer leaves it, and clean; (3, h, w) in [0, 1].
+        kept: a of a lq + (1 - a) out.
+        instead: What stands in its place where the restorer does not help (`HELPED`); left out,
+            a lq + (1 - a) gt does.
+    """
+    if _mse(np.clip(out, 0, 1), gt) <= HELPED * _mse(lq, gt):
+        return as_file(kept * lq + (1 - kept) * out)
+    return as_file(instead() if instead else kept * lq + (1 - kept) * gt)
+
+
+def milder(spec: str, share: float) -> str:
+    """A SPEC of blur with so much of its length or radius; drawn by the same seed it is the same
+    blur, shorter. One that blurs nothing stays as it is."""
+
+    def shorter(found: re.Match[str]) -> str:
+        return f"{found[1]}={'..'.join(f'{share * float(end):g}' for end in found[2].split('..'))}"
+
+    return re.sub(r"(length|radius)=([\d.]+)", shorter, spec)
 
 
 def _mse(a: np.ndarray, b: np.ndarray) -> float:

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from ..card import Card, tensors_digest
+from ..card import Card, find, is_shipped, tensors_digest
 from ..errors import CheckError, ModelError, OutputError
 
 _WORDS = {
@@ -43,6 +43,13 @@ class Weights:
     recipe: dict[str, Any]
     digest: str
     card: Card | None
+
+
+def named(file: str) -> Path:
+    """Where finished weights lie: those of a model that ships by its name, else the file itself."""
+    if is_shipped(file) and (model := find(file).path):
+        return model.with_suffix(".safetensors")
+    return Path(file)
 
 
 def to_half(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -36,6 +36,19 @@ def residuals(x: Tensor) -> Tensor:
     return (torch.cat([across, down, mixed], 1).abs() + 1e-4).sqrt()
 
 
+def open_blocks(trunk: NAFNet) -> None:
+    """Let a trunk's blocks begin half open, where NAFNet's begin shut."""
+    for name, scale in trunk.named_parameters():
+        if name.endswith((".beta", ".gamma")):
+            nn.init.constant_(scale, 0.5)
+
+
+def folded_sites(trunk: NAFNet, fold: int) -> dict[str, Site]:
+    """A trunk's sites by the pixels of the picture; what it takes in is none of them."""
+    sites = trunk.sites.items()
+    return {k: Site(s.channels, s.stride * fold) for k, s in sites if k != "input"}
+
+
 class MaskNet(nn.Module):
     """NAFNet's U-Net without its residual, on folded pixels: logits of severities.
 
@@ -105,11 +118,8 @@ class MaskNet(nn.Module):
                 nn.ReLU(),
             )
             self.read = nn.Conv2d(LOCAL, len(self.emits), 1)
-        for name, scale in self.trunk.named_parameters():
-            if name.endswith((".beta", ".gamma")):
-                nn.init.constant_(scale, 0.5)
-        sites = self.trunk.sites.items()
-        self.sites = {k: Site(s.channels, s.stride * fold) for k, s in sites if k != "input"}
+        open_blocks(self.trunk)
+        self.sites = folded_sites(self.trunk, fold)
         self.multiple_of = self.trunk.multiple_of * fold
         looks = self.trunk.reach
         self.reach = None if looks is None else max((looks + 1) * fold, 3)

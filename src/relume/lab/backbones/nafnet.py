@@ -72,7 +72,7 @@ class NAFNet(nn.Module):
         dec_blocks: Blocks of each decoder level, coarsest first, as the authors list them.
         attention: See NAFBlock. With `none` the network is local and `reach` is a number.
         in_channels: Channels of the input; the first three are the picture that the residual adds.
-        out_channels: Channels of the output.
+        out_channels: Channels of the output; 0 gives the feature itself, with `width` channels.
         residual: Whether the picture is added to the output; what is no picture goes without.
 
     Sites: `input` (the picture itself, before the residual branches off), `intro`, `encoder.L`,
@@ -116,7 +116,8 @@ class NAFNet(nn.Module):
         self.in_channels = in_channels
         self.multiple_of = 2**levels
         self.intro = nn.Conv2d(in_channels, width, 3, padding=1)
-        self.ending = nn.Conv2d(width, out_channels, 3, padding=1)
+        ending = nn.Conv2d(width, out_channels, 3, padding=1) if out_channels else nn.Identity()
+        self.ending = ending
         self.residual = residual
 
         def stage(blocks: int, channels: int) -> nn.Sequential:

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from ...errors import RecipeError
 from ...priors.quality import JUDGED, TIERS
-from .masknet import RESIDUALS, residuals
-from .nafnet import NAFBlock
-from .sites import Adapt, Output, Site, Visit, check_input
+from .masknet import RESIDUALS, folded_sites, open_blocks, residuals
+from .nafnet import NAFNet
+from .sites import Adapt, Output, check_input
 
 SCALE = 10.0
 MOST_SCALE = 100.0
@@ -25,17 +25,17 @@ class Perceiver(nn.Module):
     pixels of a whole picture, in which noise and the squares of JPEG are lost; this looks at the
     pixels themselves, and at `residuals` beside them.
 
-    Blocks are NAFNet's without attention and begin open, as MaskNet's do. Of what goes in and of
-    every level the mean and the standard deviation over the crop are taken: what damage does is a
-    texture, and has no place in a crop (`Standard`).
+    Its trunk is that of a mask network (`MaskNet`) and may begin with the trunk of one that was
+    trained: whoever can say where a picture is damaged has seen what it is damaged by. Of what goes
+    in and of the feature at every site the mean and the standard deviation over the crop are taken:
+    what damage does is a texture, and has no place in a crop (`Standard`).
 
     Args:
-        width: Channels of the first level; they double with each.
-        blocks: Blocks of each level.
+        fold, width, enc_blocks, middle_blocks, dec_blocks: As in MaskNet.
         dim: Length of the embedding.
-        fold: Side of the squares of pixels that become one sample before the first level.
+        dropout: Share of the statistics that are left out in training.
 
-    Sites: `intro`, `level.L`, with L the level: stride fold 2**L.
+    Sites: MaskNet's.
 
     Shape:
         (N, 3, H, W) in [0, 1] -> Output.image (N, 4), in the order of `vector`: probabilities of
@@ -43,7 +43,8 @@ class Perceiver(nn.Module):
         trained. Any H, W >= 1.
 
     Raises:
-        RecipeError: It has no level, or a fold that is none.
+        RecipeError: A fold that is none.
+        ShapeError: Encoder and decoder differ in levels.
     """
 
     scale = 1
@@ -53,56 +54,60 @@ class Perceiver(nn.Module):
     reach = None
 
     def __init__(
-        self, *, width: int = 16, blocks: Sequence[int] = (1, 1, 2), dim: int = 64, fold: int = 2
+        self,
+        *,
+        fold: int = 4,
+        width: int = 40,
+        enc_blocks: Sequence[int] = (1, 1),
+        middle_blocks: int = 3,
+        dec_blocks: Sequence[int] = (1, 1),
+        dim: int = 64,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        if not blocks or fold < 1:
-            raise RecipeError(f"perceiver needs levels and a fold of 1 or more, got {fold}.")
+        if fold < 1:
+            raise RecipeError(f"perceiver needs a fold of 1 or more, got {fold}.")
         self.fold = fold
-        self.multiple_of = fold << (len(blocks) - 1)
-        widths = [width << level for level in range(len(blocks))]
-        self.intro = nn.Conv2d((3 + RESIDUALS) * fold**2, width, 3, padding=1)
-        self.levels = nn.ModuleList(
-            nn.Sequential(*(NAFBlock(c, "none") for _ in range(n)))
-            for n, c in zip(blocks, widths, strict=True)
+        self.trunk = NAFNet(
+            width=width,
+            enc_blocks=enc_blocks,
+            middle_blocks=middle_blocks,
+            dec_blocks=dec_blocks,
+            attention="none",
+            in_channels=(3 + RESIDUALS) * fold**2,
+            out_channels=0,
+            residual=False,
         )
-        self.downs = nn.ModuleList(nn.Conv2d(c, 2 * c, 2, stride=2) for c in widths[:-1])
-        told = 2 * (sum(widths) + 3 + RESIDUALS)
+        open_blocks(self.trunk)
+        self.multiple_of = self.trunk.multiple_of * fold
+        self.sites = folded_sites(self.trunk, fold)
+        told = 2 * (sum(site.channels for site in self.sites.values()) + 3 + RESIDUALS)
         self.standard = Standard(told)
-        self.hidden = nn.Linear(told, 2 * dim)
-        self.embed = nn.Linear(2 * dim, dim)
+        self.dropout = nn.Dropout(dropout)
+        self.hidden = nn.Linear(told, dim)
+        self.embed = nn.Linear(dim, dim)
         self.tiers = nn.Parameter(torch.randn(len(TIERS), dim))
         self.log_scale = nn.Parameter(torch.tensor([SCALE]).log())
-        self.difficulty = nn.Linear(2 * dim, 1)
-        for name, scale in self.named_parameters():
-            if name.endswith((".beta", ".gamma")):
-                nn.init.constant_(scale, 0.5)
-        self.sites = {
-            "intro": Site(width, fold),
-            **{f"level.{i}": Site(c, fold << i) for i, c in enumerate(widths)},
-        }
+        self.difficulty = nn.Linear(dim, 1)
 
     def forward(self, x: Tensor, taps: Sequence[str] = (), adapt: Adapt | None = None) -> Output:
         check_input(x, self.in_channels, "Perceiver")
-        visit = Visit(taps, adapt)
         height, width = x.shape[-2:]
         x = F.pad(
             x, (0, -width % self.multiple_of, 0, -height % self.multiple_of), mode="replicate"
         )
         # Centred: a logit near 0 at the start, whatever the picture's brightness.
         seen = torch.cat([x - 0.5, residuals(x)], 1)
-        y = visit("intro", self.intro(F.pixel_unshuffle(seen, self.fold)))
-        said = statistics(seen)
-        for level, blocks in enumerate(self.levels):
-            y = visit(f"level.{level}", blocks(self.downs[level - 1](y) if level else y))
-            said += statistics(y)
-        hidden = F.gelu(self.hidden(self.standard(torch.cat(said, 1).float())))
+        found = self.trunk(F.pixel_unshuffle(seen, self.fold), tuple(self.sites), adapt).aux
+        said = [*statistics(seen), *(s for site in self.sites for s in statistics(found[site]))]
+        rows = self.standard(torch.cat(said, 1).float())
+        hidden = self.dropout(F.gelu(self.hidden(self.dropout(rows))))
         cosines = _unit(self.embed(hidden).float()) @ _unit(self.tiers).T
         logits = cosines * self.log_scale.exp().clamp_max(MOST_SCALE)
         difficulty = self.difficulty(hidden).float()
         if not self.training:
             logits, difficulty = logits.softmax(1), difficulty.sigmoid()
-        return Output(torch.cat([logits, difficulty], 1), visit.aux)
+        return Output(torch.cat([logits, difficulty], 1), {site: found[site] for site in taps})
 
 
 class Standard(nn.Module):

@@ -3,6 +3,7 @@
 import itertools
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...card import Reads
@@ -30,7 +31,8 @@ class ThumbnailEncoder(nn.Module):
         doubt: The distance, in s, at which half is believed; 0 believes all. Training believes all.
         settled: It learns no more and doubts in training too, as measured in the run that training
             begins with: the rest of the network learns to read what it will be told at use.
-        reads: Name of the thumbnail in the guidance.
+        reads: Name of the thumbnail in the guidance; "" looks at the picture it is given itself, at
+            half its size: for networks that judge crops, each as it is.
 
     Raises:
         RecipeError: `doubt` is no such number.
@@ -56,11 +58,14 @@ class ThumbnailEncoder(nn.Module):
         super().__init__()
         if isinstance(doubt, bool) or not isinstance(doubt, int | float) or not doubt >= 0:
             raise RecipeError(f"doubt is a number from 0 on, got {doubt!r}.")
+        if doubt and not reads:
+            raise RecipeError("doubt is of thumbnails: where none is read, leave it out.")
         self.dim, self.doubt, self.settled = dim, doubt, settled
         if doubt:
             self.register_buffer("usual", torch.zeros(dim))
             self.register_buffer("spread", torch.zeros(1))  # 0: all is believed
-        self.asks = (Reads(reads, "maps", 3, (3, SIDE, SIDE), whole=True),)
+        asked = Reads(reads, "maps", 3, (3, SIDE, SIDE), whole=True)
+        self.asks = (asked,) if reads else ()
         widths = (3, width, 2 * width, 3 * width, 4 * width)
         layers: list[nn.Module] = []
         for a, b in itertools.pairwise(widths):
@@ -70,7 +75,9 @@ class ThumbnailEncoder(nn.Module):
         self.requires_grad_(not settled)
 
     def forward(self, lq: Tensor, guidance: Guidance) -> Guide:
-        small = guidance[self.asks[0].prior].maps - 0.5
+        reads = self.asks
+        small = guidance[reads[0].prior].maps if reads else F.avg_pool2d(lq, 2, ceil_mode=True)
+        small = small - 0.5
         if self.training and not self.settled:
             return Guide(vector=self._vector(small))
         vector = self._turned(small)
@@ -96,8 +103,9 @@ class ThumbnailEncoder(nn.Module):
 
     def _turned(self, small: Tensor) -> Tensor:
         half = torch.cat([small, small.flip(-1), small.flip(-2), small.flip(-2, -1)])
-        turned = torch.cat([half, half.transpose(-2, -1)])
-        return self._vector(turned).unflatten(0, (8, -1)).mean(0)
+        # Apart: a picture that is no square has another shape when it lies on its side.
+        turned = torch.cat([self._vector(half), self._vector(half.transpose(-2, -1))])
+        return turned.unflatten(0, (8, -1)).mean(0)
 
     def _vector(self, small: Tensor) -> Tensor:
         y: Tensor = self.features(small)

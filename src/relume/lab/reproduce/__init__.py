@@ -2,6 +2,12 @@
 
 from .bench import Bench, fill
 from .dakd import DAKD_BLUR, DAKD_HAZE, DAKD_RAIN, DAKD_RAINDROP
+from .perceive_ir import (
+    PERCEIVE_NAFNET_3,
+    PERCEIVE_NAFNET_5,
+    PERCEIVE_RESTORMER_3,
+    PERCEIVE_RESTORMER_5,
+)
 from .sam_deblur import SAM_DEBLUR, SAM_DEBLUR_PUBLISHED, looking_with
 from .spt import SPT_DNCNN, SPT_DNCNN_DIV2K, SPT_IMDN, SPT_IMDN_DIV2K
 from .system import Arm, Column, Job, System
@@ -28,6 +34,12 @@ FULL = {
 
 SYSTEMS = {
     "dakd": (DAKD_RAIN, DAKD_RAINDROP, DAKD_HAZE, DAKD_BLUR),
+    "perceive-ir": (
+        PERCEIVE_NAFNET_3,
+        PERCEIVE_RESTORMER_3,
+        PERCEIVE_NAFNET_5,
+        PERCEIVE_RESTORMER_5,
+    ),
     "sam-deblur": (SAM_DEBLUR,),
     "spt": (SPT_IMDN, SPT_DNCNN),
 }

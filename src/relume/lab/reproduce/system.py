@@ -77,6 +77,8 @@ class System:
         trained_first: Arms that others need and that are no rows: they restore no picture.
         prior: Overrides of every arm with adapters: what it looks at.
         longest: Times the base's steps that are trained at most.
+        seeds: Training runs of both arms of the contrast; below SEEDS it has no verdict.
+        averages: Whether the columns are parts of one test, whose averages stand beside them.
     """
 
     name: str
@@ -90,11 +92,13 @@ class System:
     prior: tuple[str, ...] = ()
     longest: int = STEPS_GROW**2
     trained_first: tuple[Arm, ...] = ()
+    seeds: int = SEEDS
+    averages: bool = False
 
     @property
     def runs(self) -> int:
         """Training runs of the first table, with all seeds of its contrast."""
-        return len(self.arms) + len(self.trained_first) + 2 * (SEEDS - 1)
+        return len(self.arms) + len(self.trained_first) + 2 * (self.seeds - 1)
 
     def arm(self, name: str) -> Arm:
         """The arm of that name.
@@ -131,6 +135,6 @@ def jobs(system: System, rows: Sequence[str] = ()) -> Iterator[Job]:
     times = 1
     while True:
         yield from (Job(arm, 0, times) for arm in arms)
-        for seed in range(1, SEEDS):
+        for seed in range(1, system.seeds):
             yield from (Job(arm, seed, times) for arm in pair)
         times *= STEPS_GROW

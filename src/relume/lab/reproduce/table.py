@@ -13,6 +13,10 @@ from ..truth import INSIDE
 from .bench import Bench
 from .system import SEEDS, STEPS_GROW, Arm, Job, System
 
+AVERAGES = ("mean of columns", "mean of pictures")
+"""Both of a test in several columns: they differ where columns are not equally long, and papers
+seldom say which of them they print."""
+
 
 def table(bench: Bench, rows: Sequence[str] = ()) -> str:
     """Markdown: a row an arm, a column a test set; what is not computed says why."""
@@ -32,7 +36,11 @@ def table(bench: Bench, rows: Sequence[str] = ()) -> str:
             f"{longest.steps} steps of {longest.batch} crops of {longest.crop} pixels",
             "",
             _headed(
-                "row", *(c.title for c in system.columns), "parameters, ms per megapixel", "weights"
+                "row",
+                *(c.title for c in system.columns),
+                *(AVERAGES if system.averages else ()),
+                "parameters, ms per megapixel",
+                "weights",
             ),
         ]
         for arm in arms:
@@ -44,6 +52,7 @@ def table(bench: Bench, rows: Sequence[str] = ()) -> str:
                 f"{text}; paper {arm.paper[c.title]}" if c.title in arm.paper else text
                 for text, c in zip(texts, system.columns, strict=True)
             ]
+            texts += _averages(found) if system.averages else []
             size = _size(measured[0]) if measured else "-"
             lines.append(f"| {_named(arm)} | {' | '.join(texts)} | {size} | {' '.join(digests)} |")
         curve[longest.steps] = _named_contrast(system, cells)
@@ -90,6 +99,18 @@ def _cell(found: Sequence[Report], absent: str) -> str:
         f"{psnr['mean']:.2f} [{low:.2f}, {high:.2f}] / {ssim['mean']:.4f} / {fell} of {of} "
         f"(≤ {100 * upper:.1f} %){seeds}"
     )
+
+
+def _averages(found: Sequence[Sequence[Report]]) -> list[str]:
+    """PSNR / SSIM over all columns, pictures at their mean over the seeds; "-" where one lacks."""
+    if not all(found):
+        return ["-"] * len(AVERAGES)
+    scores = {
+        m: [np.mean([[row[m] for row in r.rows] for r in column], 0) for column in found]
+        for m in ("psnr", "ssim")
+    }
+    means = (lambda s: np.mean([one.mean() for one in s]), lambda s: np.concatenate(s).mean())
+    return [f"{m(scores['psnr']):.2f} / {m(scores['ssim']):.4f}" for m in means]
 
 
 def _size(report: Report) -> str:
