@@ -473,14 +473,13 @@ def test_small_pictures_are_reflected():
     assert guide.array[0, 3, 0, 0] == pytest.approx(0.5, abs=1e-3)
 
 
-def test_the_whole_picture_is_the_mean_of_the_logits():
+def test_the_whole_picture_is_the_mean_of_the_probabilities():
     one, other = np.float32([0.7, 0.2, 0.1]), np.float32([0.2, 0.2, 0.6])
     maps = np.concatenate([np.stack([one, other], 1), [[0.4, 0.8]]])[None, :, None].astype(
         np.float32
     )
     found = judged(Guide(maps=maps, names=JUDGED))
-    p = np.sqrt(one * other)
-    p /= p.sum()
+    p = (one + other) / 2
     assert found.tier == TIERS[int(p.argmax())]
     first, second = np.sort(p)[:-3:-1]
     assert found.margin == pytest.approx(first - second, abs=1e-6)

@@ -90,16 +90,14 @@ def said(tier: str, margin: float, difficulty: float) -> str:
 
 
 def judged(guide: Guide) -> Quality:
-    """What crops say of the whole picture: the softmax of the mean of their logits.
+    """What crops say of the whole picture: the mean of their probabilities.
 
     Args:
         guide: Of a `QualityPrior`, of one picture.
     """
     rows = guide.array[0].reshape(len(JUDGED), -1).astype(np.float64)
-    # Log-probabilities are the logits but for one constant a crop, which a softmax does not see.
-    # One crop that is sure beyond reason does not outvote a hundred.
-    logits = np.log(np.maximum(rows[: len(TIERS)], 1e-4)).mean(1)
-    p = np.exp(logits - logits.max())
+    # Not of their logits: one crop that is sure beyond reason would outvote a hundred.
+    p = rows[: len(TIERS)].mean(1)
     p /= p.sum()
     second, first = np.sort(p)[-2:]
     return Quality(
