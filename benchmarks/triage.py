@@ -10,7 +10,7 @@ before and after, peak memory, and how large the page is.
 
 The second damages parts of 320 x 320 pixels of photographs, one of each, by every SPEC below, and
 holds the piles against what the default model leaves of the squared error: `hard` should leave half
-of it or more, `easy` less. Damage alone decides, as where no difficulty is known. The sets of kinds
+of it or more, `easy` less. The sets of kinds
 and SLIGHT in `relume.piles` were chosen on photos/val, so that figures of that folder are kind.
 """
 

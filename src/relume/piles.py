@@ -18,13 +18,6 @@ NEAR = 0.2
 to certainty: 0.5 to 0.6, 0.8 to 0.84. Undamaged photographs that are told anything lie there most,
 and a wrong word on them costs more than a look."""
 
-MARGIN = 0.1
-"""Lead of the tier over the next one below which it is a close call: 55 against 45 of a hundred."""
-
-HARD = 0.6
-"""Difficulty from which a picture is hard. With 0 at 45 dB and 1 at 15 dB of what the default
-restorer is expected to make of it, 27 dB: what is wrong then shows at a glance."""
-
 MENDED = frozenset({"noise", "rain", "haze", "lowlight"})
 """Kinds of which the default restorer takes away five sixths of the squared error and more: 8 dB
 and above on its own SPECs, by its card. Real haze and heavy rain, of which it mends little, look
@@ -42,23 +35,24 @@ than half of it at the action level of blur."""
 def pile(found: Diagnosis, told: Mapping[str, float] | None = None) -> tuple[str, str]:
     """The pile of one picture, and why, in a few words.
 
-    `ask` comes first: the tier is a close call, or contradicts the findings, or the worst finding
-    is a close call itself. Of what is then left a picture without findings is `clean`. One with a
-    kind that the default restorer was never trained for is `hard`. Otherwise difficulty decides,
-    from HARD on. Where nobody judged it, severity times area of the findings does: a picture is
-    `hard` where that of what the default only lessens is no less than that of what it mends, and
-    not SLIGHT. Where no tier is known, the damage alone decides.
+    `ask` comes first: the tier contradicts the findings, or the worst finding is a close call. Of
+    what is then left a picture without findings is `clean`. One with a kind that the default
+    restorer was never trained for is `hard`. Otherwise severity times area of the findings decides:
+    a picture is `hard` where that of what the default only lessens is no less than that of what it
+    mends, and not SLIGHT. Where no tier is known, the damage alone decides.
+
+    Difficulty does not: it foresees what error is left, not how much of it is taken away, and held
+    against that it sorted worse than the damage (docs/log.md). A tier `medium` contradicts nothing:
+    many a photograph straight from a camera is soft.
 
     Args:
         found: A diagnosis.
         told: Kind -> the confidence from which it is told (`Sureness.told` of the network's card).
     """
-    if found.tier_margin is not None and found.tier_margin < MARGIN:
-        return "ask", f"quality {found.tier}: a close call"
     if found.clean:
-        if found.tier in (None, "high"):
-            return "clean", "nothing wrong found"
-        return "ask", f"quality {found.tier}, yet nothing wrong found"
+        if found.tier == "low":
+            return "ask", "quality low, yet nothing wrong found"
+        return "clean", "nothing wrong found"
     worst = found.damage[0]
     if found.tier == "high":
         return "ask", f"quality high, yet {worst.kind} found"
@@ -68,10 +62,6 @@ def pile(found: Diagnosis, told: Mapping[str, float] | None = None) -> tuple[str
     foreign = [one for one in found.damage if one.kind not in MENDED | LESSENED]
     if foreign:
         return "hard", f"{_kinds(foreign)}: not what the default model was trained for"
-    if found.difficulty is not None:
-        if found.difficulty >= HARD:
-            return "hard", f"{_kinds(found.damage)}: the default model will leave most of it"
-        return "easy", f"{_kinds(found.damage)}: the default model will mend most of it"
     lessened = [one for one in found.damage if one.kind in LESSENED]
     rest = [one for one in found.damage if one.kind not in LESSENED]
     if burden(lessened) >= max(SLIGHT, burden(rest)):

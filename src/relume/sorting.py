@@ -15,7 +15,7 @@ from .card import MASKS, QUALITY
 from .diagnosis import Diagnosis, Finding, diagnose
 from .image import Picture, preview
 from .page import coded, frame
-from .piles import HARD, LESSENED, MARGIN, NEAR, PILES, SLIGHT, pile, worst_first
+from .piles import LESSENED, NEAR, PILES, SLIGHT, pile, worst_first
 from .priors.damage import DamagePrior
 from .priors.quality import QualityPrior, shipped
 from .restoration import MAP_ENDINGS
@@ -164,15 +164,14 @@ INTRO = """What a mask network sees in each picture, sorted into four piles, the
 Severity and confidence lie between 0 and 1."""
 
 OUTRO = f"""How the piles are chosen. Ask: the picture could not be read; or its quality tier \
-leads by less than {MARGIN}, or contradicts what was found; or the worst finding is told with a \
-confidence in the lowest {NEAR:.0%} above its threshold. Clean: nothing was found, and the tier \
-is high or unknown. Hard: scratches, dust, fading or another kind that the default model was not \
-trained for. The rest, where a difficulty is known, is hard from {HARD} on, else easy.
+contradicts what was found; or the worst finding is told with a confidence in the lowest \
+{NEAR:.0%} above its threshold. Clean: nothing was found, and the tier is not low. Hard: \
+scratches, dust, fading or another kind that the default model was not trained for; and where \
+severity times area of {", ".join(sorted(LESSENED))} comes to {SLIGHT} or more, and to no less \
+than that of the other kinds. Easy: the rest.
 
-Where no tier is known, the damage alone decides what to ask. Where no difficulty is known, a \
-picture is hard if severity times area of {", ".join(sorted(LESSENED))} comes to {SLIGHT} or \
-more, and to no less than that of the other kinds; else easy. Within a pile the order is by \
-difficulty, or by severity times area of all that was found."""
+Within a pile the order is by difficulty, or where it is not known by severity times area of all \
+that was found."""
 
 STYLE = """:root { color-scheme: dark } a { color: #8cf } summary h2 { display: inline }
 summary { margin: 1rem 0 } :focus-visible { outline: 2px solid #6af; outline-offset: 2px }
