@@ -13,7 +13,7 @@ from PIL import Image
 
 from relume.batch import Job, Journal, plan, run
 from relume.errors import ModelError, OutputError, PictureError, UsageError
-from relume.image import Picture, encode, read
+from relume.image import Picture, encode, placing, read
 
 SETTINGS = {"model": "identity", "model_sha256": "0" * 64, "engine": "onnx", "device": "cpu"}
 SETTINGS |= {"strength": 1.0, "prior": "none"}
@@ -408,26 +408,20 @@ def test_a_read_only_folder_is_exit_3(scans):
 
 
 def test_an_output_that_cannot_be_written_is_exit_3_and_leaves_nothing(scans, monkeypatch):
-    def full(self, target):
+    def full(beside, path, *, replace=False):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "hardlink_to", full)
-    monkeypatch.setattr(Path, "open", _full_when_writing(Path.open))
+    for number in range(12):
+        (scans / f"z{number}.png").write_bytes(encode(picture(number), "png"))
+    monkeypatch.setattr(placing, "name", full)
     outcome = run(job(scans), identity)
     assert outcome.exit_code == 3
     assert "No space left" in by_name(outcome.records)["a.png"]["message"]
-    assert "not tried" in by_name(outcome.records)["b.jpg"]["message"]
+    assert "not tried" in by_name(outcome.records)["z9.png"]["message"]
     assert tree(scans.parent / "out") == {}
-    assert names(scans.parent / "out" / ".relume") == set()
-
-
-def _full_when_writing(honest):
-    def opened(self, mode="r", *args, **kwargs):
-        if mode == "xb" and ".relume" not in self.parts:
-            raise OSError(28, "No space left on device")
-        return honest(self, mode, *args, **kwargs)
-
-    return opened
+    assert names(scans.parent / "out" / ".relume") == {"journal.jsonl"}
+    monkeypatch.undo()
+    assert run(job(scans), identity).count("restored") == 14
 
 
 def test_a_file_system_without_hard_links_is_no_obstacle(scans, monkeypatch):

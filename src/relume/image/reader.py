@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..errors import PictureError
+from ..errors import CheckError, PictureError
 from . import tags
 from .containers import Survey, sniff, survey
 from .libvips import pyvips, reason
@@ -65,6 +65,24 @@ def decode(data: bytes, name: str = "the picture") -> Picture:
         raise PictureError(f"{name}: {error}.") from error
     except MemoryError as error:
         raise PictureError(f"{name}: there is not enough memory to decode it.") from error
+
+
+def verify(path: Path, shape: tuple[int, int]) -> None:
+    """See that a file that was just written decodes to the end, to a picture of (height, width).
+
+    Raises:
+        CheckError: It does not.
+    """
+    try:
+        image = pyvips.Image.new_from_file(str(path), access="sequential", fail_on="warning")
+        image.avg()  # asks for every row, and holds a few
+    except pyvips.Error as error:
+        raise CheckError(f"what was written does not decode ({reason(error)}).") from error
+    if (image.height, image.width) != shape:
+        raise CheckError(
+            f"what was written decodes to {image.height} x {image.width} pixels, not "
+            f"{shape[0]} x {shape[1]}."
+        )
 
 
 def is_image(path: Path | str) -> bool:
