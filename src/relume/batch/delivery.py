@@ -1,4 +1,4 @@
-"""Results on their way to the disk: written beside, decoded once, journalled, named.
+"""Results on their way to the disk: encoded, written beside, decoded once, journalled, named.
 
 A few are under way at a time, while the next picture is restored.
 """
@@ -9,40 +9,45 @@ import errno
 import json
 import os
 import threading
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import OutputError
-from ..image import placing, reader
-from .job import Record
+from ..image import Picture, placing, reader, writer
+from .job import Record, one_line
 from .journal import Journal
 
 THREADS = 4  # flushes of one moment cost a disk little more than one
 ROOM = 96 << 20  # bytes on their way; one larger result still goes alone
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Result:
-    """One file, whole.
+    """One file to be.
 
     Attributes:
-        data: Its bytes.
+        content: What it holds: the very bytes, or a picture, which is encoded on the way.
         target: Its name.
         key: Its key in the journal.
-        record: Of the report.
+        record: Of the report; what encoding loses is announced there.
         replace: Whether what lies there now is known as ours, and to be replaced.
-        shape: (height, width) that it must decode to; None for copies of an input's bytes.
         sidecar: Whether the record is to be written beside it.
     """
 
-    data: bytes
+    content: bytes | Picture
     target: Path
     key: str
     record: Record
     replace: bool = False
-    shape: tuple[int, int] | None = None
     sidecar: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes in memory."""
+        if isinstance(self.content, bytes):
+            return len(self.content)
+        return self.content.pixels.nbytes
 
 
 class Delivery:
@@ -60,13 +65,16 @@ class Delivery:
         self._under_way = 0
 
     def send(self, result: Result) -> Future[None]:
-        """Waits while too much is under way. The future raises OutputError."""
-        size = len(result.data)
+        """Waits while too much is under way, and for a large result to arrive, so that its memory
+        is free before the next picture is read. The future raises RelumeError."""
+        size = result.size
         with self._free:
             self._free.wait_for(lambda: not self._under_way or self._under_way + size <= ROOM)
             self._under_way += size
         future = self._pool.submit(self._deliver, result)
         future.add_done_callback(lambda _: self._arrived(size))
+        if size > ROOM:
+            wait([future])
         return future
 
     def close(self, *, now: bool = False) -> None:
@@ -81,18 +89,23 @@ class Delivery:
             self._free.notify_all()
 
     def _deliver(self, result: Result) -> None:
-        target = result.target
+        target, data = result.target, result.content
+        if isinstance(data, Picture):
+            data, lost = writer.render(data, writer.format_for(target))
+            told = [*result.record["announced"], *map(one_line, lost)]
+            result.record["announced"] = list(dict.fromkeys(told))
         with placing.explained(target):
             home = self._home.stat()  # gone with the folder above it: nothing is made anew
             make(target.parent)
             same = home.st_dev == target.parent.stat().st_dev
             # A folder below OUT may be another file system's, where nothing can be moved to.
             folder = self._home if same else target.parent
-            beside = placing.put(result.data, folder)
+            beside = placing.put(data, folder)
             try:
-                if result.shape is not None:
-                    reader.verify(beside, result.shape)
-                self._journal.add(result.key, target, result.data, result.record)
+                if isinstance(result.content, Picture):
+                    format = writer.format_for(target)
+                    reader.verify(beside, format, result.content.pixels.shape)
+                self._journal.add(result.key, target, data, result.record)
                 placing.name(beside, target, replace=result.replace)
             finally:
                 placing.drop(beside)

@@ -1,4 +1,4 @@
-"""The work on one input: read, known as finished or restored, encoded, sent on its way."""
+"""The work on one input: read, known as finished or restored, sent on its way."""
 
 from __future__ import annotations
 
@@ -120,19 +120,16 @@ class Worker:
         answer = None if self.copy_input else self._ask(source, picture)
         announced = list(record["announced"])
         announced += list(answer.announced) if answer else []
-        written, shape = answer.picture if answer else None, None
-        if written is None and _same_kind(source, target, picture):
-            output = data
-        else:
-            written = written or picture
-            output, lost = writer.render(written, writer.format_for(target))
-            announced += [*picture.notes, *lost]
-            shape = (written.height, written.width)
-        announced = list(dict.fromkeys(one_line(words) for words in announced))
-        record |= {"status": "restored", "output": str(target), "announced": announced}
+        content = answer.picture if answer else None
+        if content is None:
+            content = data if _same_kind(source, target, picture) else picture
+        if isinstance(content, Picture):
+            announced += picture.notes
+        record |= {"status": "restored", "output": str(target)}
+        record["announced"] = list(dict.fromkeys(one_line(words) for words in announced))
         record["guard"] = list(getattr(answer, "guard", None) or [])
         record["seconds"] = round(time.perf_counter() - started, 3)
-        result = Result(output, target, key, record, replace, shape, self.job.sidecar)
+        result = Result(content, target, key, record, replace, self.job.sidecar)
         return self.delivery.send(result)
 
     def _ask(self, source: Path, picture: Picture) -> Restored:
