@@ -359,13 +359,27 @@ def test_bytes_are_never_copied_under_a_name_that_lies(scans):
     assert read(target).format == "jpeg"
 
 
-def test_an_animation_is_refused_and_a_stereo_jpeg_announced(scans):
+def test_an_animation_stays_one_and_a_stereo_jpeg_is_announced(scans):
     frames = [Image.fromarray(picture(seed).pixels) for seed in (1, 2)]
     frames[0].save(scans / "moves.gif", save_all=True, append_images=frames[1:])
     frames[0].save(scans / "pair.mpo", format="MPO", save_all=True, append_images=frames[1:])
     records = by_name(run(job(scans), identity).records)
-    assert "animation of 2" in records["moves.gif"]["message"]
+    with Image.open(records["moves.gif"]["output"]) as moves:
+        assert (moves.format, moves.n_frames) == ("PNG", 2)
     assert "only the first of 2" in records["pair.mpo"]["announced"][0]
+
+
+def test_several_pages_never_become_one_unasked(scans):
+    pages = [Image.fromarray(picture(seed).pixels) for seed in (1, 2)]
+    pages[0].save(scans / "book.tif", save_all=True, append_images=pages[1:])
+    target = scans.parent / "book.png"
+    outcome = run(job(scans, inputs=[scans / "book.tif"], out=target), identity)
+    assert "all but the first would be lost" in outcome.records[0]["message"]
+    assert not target.exists()
+    copied = run(
+        job(scans, inputs=[scans / "book.tif"], out=scans.parent / "c"), identity, copy_input=True
+    )
+    assert Path(copied.records[0]["output"]).read_bytes() == (scans / "book.tif").read_bytes()
 
 
 def test_notes_of_reading_and_writing_are_announced(scans):

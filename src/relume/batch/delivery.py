@@ -103,8 +103,8 @@ class Delivery:
             beside = placing.put(data, folder)
             try:
                 if isinstance(result.content, Picture):
-                    format = writer.format_for(target)
-                    reader.verify(beside, format, result.content.pixels.shape)
+                    shape = result.content.pixels.shape
+                    reader.verify(beside, writer.format_for(target), shape)
                 self._journal.add(result.key, target, data, result.record)
                 placing.name(beside, target, replace=result.replace)
             finally:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CheckError, OutputError, PictureError, RelumeError, ShapeError
-from ..image import reader, writer
+from ..image import frames, reader, writer
 from ..image.picture import Picture
 from .delivery import Delivery, Result, final, sidecar
 from .job import Job, Record, Restored, one_line
@@ -117,34 +117,55 @@ class Worker:
             return None
         picture = reader.decode(data, str(source))
         record["pixels"] = picture.height * picture.width
-        answer = None if self.copy_input else self._ask(source, picture)
-        announced = list(record["announced"])
-        announced += list(answer.announced) if answer else []
-        content = answer.picture if answer else None
-        if content is None:
-            content = data if _same_kind(source, target, picture) else picture
-        if isinstance(content, Picture):
-            announced += picture.notes
+        announced = [*record["announced"], *picture.notes]
+        content: bytes | Picture = data
+        if not (self.copy_input and _same_kind(source, target, picture)):
+            answer = self._asked(source, target, picture, data)
+            record["guard"] = list(getattr(answer, "guard", None) or [])
+            announced += answer.announced
+            own = data if _same_kind(source, target, picture) else picture
+            content = own if answer.content is None else answer.content
+        if content is data:  # with all that it holds
+            announced = [words for words in announced if words not in picture.notes]
         record |= {"status": "restored", "output": str(target)}
         record["announced"] = list(dict.fromkeys(one_line(words) for words in announced))
-        record["guard"] = list(getattr(answer, "guard", None) or [])
         record["seconds"] = round(time.perf_counter() - started, 3)
         result = Result(content, target, key, record, replace, self.job.sidecar)
         return self.delivery.send(result)
 
-    def _ask(self, source: Path, picture: Picture) -> Restored:
-        if picture.frames > 1:
-            if picture.format != "jpeg":
-                kind = "an animation" if picture.format in _ANIMATED else "a file"
-                raise PictureError(
-                    f"{source}: it is {kind} of {picture.frames} pictures, and all but the first "
-                    "would be lost; split it first."
-                )
-            # A telephone's depth or gain map, or a stereo pair, behind the photograph itself.
-            note = f"only the first of {picture.frames} pictures in the JPEG is kept"
+    def _asked(self, source: Path, target: Path, picture: Picture, data: bytes) -> _Answer:
+        if picture.frames == 1 or picture.format == "jpeg":
+            if self.copy_input:
+                return _Answer(None, ())
             answer = self.restore(source, picture)
-            return _Answer(answer.picture, (note, *answer.announced), getattr(answer, "guard", ()))
-        return self.restore(source, picture)
+            announced = tuple(answer.announced)
+            if (
+                picture.frames > 1
+            ):  # a telephone's gain map, or a stereo pair, behind the photograph
+                note = f"only the first of {picture.frames} pictures in the JPEG is kept"
+                announced = (note, *announced)
+            return _Answer(answer.picture, announced, getattr(answer, "guard", ()))
+        format = frames.JOINED.get(picture.format, "")
+        if writer.format_for(target) != format:
+            raise PictureError(
+                f"{source}: it holds {picture.frames} pictures, and all but the first would be "
+                f"lost in {target.name}; give a folder, or split it first."
+            )
+        parts, told = list[bytes](), list[str]()
+        unchanged = True
+        for page in frames.each(data, picture, str(source)):
+            one = None if self.copy_input else self.restore(source, page)
+            restored = one.picture if one else None
+            unchanged = unchanged and restored is None
+            part, lost = writer.render(restored or page, format)
+            parts.append(part)
+            told += [*(one.announced if one else ()), *page.notes, *lost]
+        if unchanged and _same_kind(source, target, picture):
+            return _Answer(None, told)
+        whole = frames.joined(parts, format, frames.timing(data, picture.format))
+        if frames.count(whole) != len(parts):
+            raise CheckError(f"{source}: what was written of it does not decode to all its pages.")
+        return _Answer(whole, told)
 
     def _check_free(self, target: Path) -> None:
         if not os.path.lexists(target):
@@ -166,7 +187,9 @@ def _same_kind(source: Path, target: Path, picture: Picture) -> bool:
 
 @dataclass(frozen=True)
 class _Answer:
-    picture: Picture | None
+    """What is to be written: a picture, the bytes of several, or None for the input's own bytes."""
+
+    content: bytes | Picture | None
     announced: Sequence[str]
     guard: Sequence[Any] = ()
 
@@ -194,4 +217,3 @@ def _refuse(record: Record, words: str, source: Path) -> None:
 
 
 _TOLD = ("model", "model_sha256", "engine", "device", "strength", "prior")
-_ANIMATED = {"gif", "webp", "png"}

@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 
 from ..errors import CheckError, PictureError
-from . import tags
+from . import endings, tags
 from .containers import Survey, sniff, survey
 from .libvips import pyvips, reason, turns
 from .picture import Picture
@@ -145,7 +145,10 @@ def _surveyed(data: bytes, checked: bool = True) -> Survey:
         raise PictureError(
             "it is not a picture that relume reads (JPEG, PNG, TIFF, WebP, GIF, AVIF)"
         )
-    found = survey(data, format, checked=checked)
+    ended = endings.png(data) if format == "png" and checked else data
+    found = survey(ended, format, checked=checked)
+    if ended is not data:
+        found.notes.append("the end of the PNG is missing, and what metadata stood there")
     if format in ("avif", "heif"):
         _ask_libheif(found)
     if found.width * found.height > MAX_PIXELS:
@@ -166,6 +169,11 @@ def _decode(data: bytes) -> Picture:
     notes = found.notes
     if samples is None:
         image, samples = _samples(found)
+        if samples.shape[:2] != (found.height, found.width):
+            raise PictureError(
+                f"its header promises {found.width} x {found.height} pixels, it decodes to "
+                f"{samples.shape[1]} x {samples.shape[0]}"
+            )
         if found.format == "gif":
             found.frames = image.get("n-pages") if image.get_typeof("n-pages") else 1
         samples, converted = _as_rgb_or_gray(image, samples, found, notes)
@@ -185,7 +193,7 @@ def _decode(data: bytes) -> Picture:
         )
     if samples.dtype == np.float32:
         _note_range(samples, notes)
-    samples = _turned(samples, found.orientation)
+    samples = turned(samples, found.orientation)
     pixels, alpha = samples, None
     if channels in (2, 4):
         pixels, alpha = samples[..., :-1], np.ascontiguousarray(samples[..., -1])
@@ -253,6 +261,8 @@ def _samples_alone(found: Survey) -> tuple[Any, np.ndarray]:
                 "JPEG or PNG first"
             ) from error
         warnings = re.findall(r"VipsJpeg: (.*)", text)
+        if set(warnings) == {"premature end of JPEG image"} and endings.one_scan(found.samples):
+            return _samples_ended(found)
         harmless = [w for w in warnings if "extraneous bytes before marker" in w]
         if not warnings or len(harmless) < len(warnings):
             raise PictureError(f"it cannot be decoded ({reason(error)})") from error
@@ -262,6 +272,17 @@ def _samples_alone(found: Survey) -> tuple[Any, np.ndarray]:
         return image, _array(image)
     except pyvips.Error as error:
         raise PictureError(f"it cannot be decoded ({reason(error)})") from error
+
+
+def _samples_ended(found: Survey) -> tuple[Any, np.ndarray]:
+    """Of a JPEG that lacks nothing but its end marker: with it, nothing is amiss."""
+    try:
+        image = pyvips.Image.jpegload_buffer(found.samples + b"\xff\xd9", fail_on="warning")
+        samples = _array(image)
+    except pyvips.Error as error:
+        raise PictureError("it cannot be decoded (premature end of JPEG image)") from error
+    found.notes.append("the end marker of the JPEG is missing, and nothing else")
+    return image, samples
 
 
 def _array(image: Any) -> np.ndarray:
@@ -380,7 +401,7 @@ def _note_range(samples: np.ndarray, notes: list[str]) -> None:
         )
 
 
-def _turned(samples: np.ndarray, orientation: int) -> np.ndarray:
+def turned(samples: np.ndarray, orientation: int) -> np.ndarray:
     """Samples (H, W, C) as shown, for EXIF orientation 1 to 8 (CIPA DC-008, 4.6.4)."""
     if orientation >= 5:
         samples = samples.swapaxes(0, 1)
