@@ -130,6 +130,8 @@ def swept(home: Path, folders: Iterable[Path] = ()) -> Iterator[None]:
 
 def _sha256(path: Path) -> str | None:
     try:
+        if not path.is_file():
+            return None  # a pipe would wait for a writer
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError:

@@ -59,6 +59,8 @@ def plan(job: Job, *, copy_input: bool = False) -> tuple[list[Planned], int]:
                     found.append((path, path.relative_to(given)))
                 else:
                     ignored += 1
+        elif given.exists() and not given.is_file():
+            absent.append((given, "it is no regular file"))
         elif given.exists() or given.is_symlink():
             found.append((given, Path(given.name)))
         else:

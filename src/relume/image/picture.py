@@ -137,7 +137,10 @@ class Picture:
             if scale > 1:
                 before = before.repeat(scale, axis=0).repeat(scale, axis=1)
             inside = np.clip(before, 0, 1)
-            pixels = np.where(before == inside, pixels, before + (pixels - inside))
+            # Away from the middle: what was beyond black and is white now lies beyond white.
+            beyond = np.copysign(before - inside, pixels - np.float32(0.5))
+            same = (before == inside) | (pixels == inside)
+            pixels = np.where(same, np.where(before == inside, pixels, before), pixels + beyond)
         alpha = self.alpha
         if alpha is not None and scale > 1:
             alpha = enlarge(alpha.astype(np.float32) / self.peak, scale)
