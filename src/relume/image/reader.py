@@ -15,7 +15,7 @@ from typing import Any, cast
 import numpy as np
 
 from ..errors import CheckError, PictureError
-from . import endings, tags
+from . import endings, planes, tags
 from .containers import Survey, sniff, survey
 from .libvips import pyvips, reason, turns
 from .picture import Picture
@@ -167,6 +167,8 @@ def _decode(data: bytes) -> Picture:
         raise PictureError(f"it is a {found.bits}-bit JPEG; save it as a 16-bit TIFF or PNG first")
     converted, samples = False, _twelve_bit(found)
     notes = found.notes
+    if found.format == "tiff" and (copies := _small_copies(data)):
+        notes.append(f"{copies} small copies of the picture in the TIFF dropped")
     if samples is None:
         image, samples = _samples(found)
         if samples.shape[:2] != (found.height, found.width):
@@ -239,6 +241,8 @@ def _samples(found: Survey) -> tuple[Any, np.ndarray]:
 
     Junk between JPEG markers is the one warning that costs nothing: every decoder steps over it.
     """
+    if found.format == "tiff" and planes.separate(found.samples):
+        return _samples_in_planes(found.samples)
     try:
         with turns.shared():
             image = _load(found, "warning")
@@ -274,15 +278,37 @@ def _samples_alone(found: Survey) -> tuple[Any, np.ndarray]:
         raise PictureError(f"it cannot be decoded ({reason(error)})") from error
 
 
+def _samples_in_planes(data: bytes) -> tuple[Any, np.ndarray]:
+    image: Any = None
+    parts: list[np.ndarray] = []
+    for plane in planes.each(data):
+        try:
+            with turns.shared():
+                image = pyvips.Image.tiffload_buffer(plane, fail_on="warning")
+                parts.append(_array(image))
+        except pyvips.Error as error:
+            raise PictureError(f"it cannot be decoded ({reason(error)})") from error
+    return image, np.concatenate(parts, axis=2)
+
+
 def _samples_ended(found: Survey) -> tuple[Any, np.ndarray]:
-    """Of a JPEG that lacks nothing but its end marker: with it, nothing is amiss."""
+    """Of a JPEG that lacks nothing but its end marker: then it does not matter what follows.
+
+    The decoder's warning cannot be asked: libvips 8.18 does not see that of the last rows.
+    """
+    image: Any = None
+    seen: list[np.ndarray] = []
     try:
-        image = pyvips.Image.jpegload_buffer(found.samples + b"\xff\xd9", fail_on="warning")
-        samples = _array(image)
+        for follows in (b"", *(bytes((value,)) * 64 for value in (0x00, 0x55, 0xAA, 0xD6))):
+            data = found.samples + follows + b"\xff\xd9"
+            image = pyvips.Image.jpegload_buffer(data, fail_on="error")
+            seen.append(_array(image))
     except pyvips.Error as error:
         raise PictureError("it cannot be decoded (premature end of JPEG image)") from error
+    if not all(np.array_equal(samples, seen[0]) for samples in seen):
+        raise PictureError("it cannot be decoded (premature end of JPEG image)")
     found.notes.append("the end marker of the JPEG is missing, and nothing else")
-    return image, samples
+    return image, seen[0]
 
 
 def _array(image: Any) -> np.ndarray:
@@ -313,6 +339,13 @@ def _twelve_bit(found: Survey) -> np.ndarray | None:
     values = pairs.reshape(found.height, -1)[:, : found.width, None]
     values = values if page.number(262, order, 1) else 4095 - values
     return values << 4 | values >> 8
+
+
+def _small_copies(data: bytes) -> int:
+    """Pages and pages below the first that are marked as reduced copies (pyramids, previews)."""
+    order, pages = tags.byte_order(data) or "<", tags.directories(data)
+    below = pages[0].entries.get(330)
+    return sum(page.number(254, order) & 1 for page in pages) + (below.count if below else 0)
 
 
 def _ask_libheif(found: Survey) -> None:
