@@ -9,7 +9,7 @@ import tifffile
 from PIL import Image, ImageSequence
 
 from relume.errors import PictureError
-from relume.image import Picture, decode, encode, frames
+from relume.image import Picture, decode, encode, frames, tags
 
 RNG = np.random.default_rng(0)
 
@@ -106,6 +106,18 @@ def test_each_page_keeps_its_own_words(tmp_path):
     images[0].save(out, "TIFF", save_all=True, append_images=images[1:], description="a scan")
     with Image.open(io.BytesIO(again(out.getvalue()))) as joined:
         assert [frame.tag_v2[270] for frame in ImageSequence.Iterator(joined)] == ["a scan"] * 3
+
+
+def test_pages_that_go_in_a_circle_are_taken_once_and_it_is_said(tmp_path):
+    pages = RNG.integers(0, 256, (3, 9, 13, 3), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", pages, photometric="rgb")
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    found = tags.directories(bytes(data))
+    data[found[-1].next_at : found[-1].next_at + 4] = data[4:8]
+    first = decode(bytes(data))
+    assert "circle" in " ".join(first.notes)
+    kept = [picture.pixels for picture in frames.each(bytes(data), first)]
+    assert np.array_equal(kept, pages)
 
 
 def test_a_cut_animation_is_refused():

@@ -259,6 +259,8 @@ def _samples_alone(found: Survey) -> tuple[Any, np.ndarray]:
         return image, _array(image)
     except pyvips.Error as error:
         text = str(error)
+        if found.format == "tiff" and _in_a_circle(found.samples):
+            return _samples_unchained(found)
         if "HEVC" in text:
             raise PictureError(
                 "its HEVC compression needs a decoder that relume does not ship; export it as "
@@ -276,6 +278,30 @@ def _samples_alone(found: Survey) -> tuple[Any, np.ndarray]:
         return image, _array(image)
     except pyvips.Error as error:
         raise PictureError(f"it cannot be decoded ({reason(error)})") from error
+
+
+def _in_a_circle(data: bytes) -> bool:
+    """Whether the last page of a TIFF leads back to one before it."""
+    order, pages = tags.byte_order(data), tags.directories(data)
+    return (
+        order is not None
+        and len(pages) > 0
+        and pages[-1].next in {tags.first_offset(data, order), *(page.next for page in pages[:-1])}
+    )
+
+
+def _samples_unchained(found: Survey) -> tuple[Any, np.ndarray]:
+    """Of the first page, without the chain that goes in a circle."""
+    alone = bytearray(found.samples)
+    at = tags.directories(found.samples, limit=1)[0].next_at
+    alone[at : at + 4] = bytes(4)
+    try:
+        image = pyvips.Image.tiffload_buffer(bytes(alone), fail_on="warning")
+        samples = _array(image)
+    except pyvips.Error as error:
+        raise PictureError(f"it cannot be decoded ({reason(error)})") from error
+    found.notes.append("its pages go in a circle; each was taken once")
+    return image, samples
 
 
 def _samples_in_planes(data: bytes) -> tuple[Any, np.ndarray]:
