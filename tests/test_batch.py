@@ -3,6 +3,10 @@
 import hashlib
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 import unicodedata
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,8 +16,9 @@ import pytest
 from PIL import Image
 
 from relume.batch import Job, Journal, plan, run
+from relume.batch.forecast import forecast
 from relume.errors import ModelError, OutputError, PictureError, UsageError
-from relume.image import Picture, encode, placing, read
+from relume.image import Picture, encode, placing, read, writer
 
 SETTINGS = {"model": "identity", "model_sha256": "0" * 64, "engine": "onnx", "device": "cpu"}
 SETTINGS |= {"strength": 1.0, "prior": "none"}
@@ -457,3 +462,112 @@ def test_the_plan_does_not_depend_on_earlier_runs(scans):
     before = plan(job(scans))
     run(job(scans), identity)
     assert plan(job(scans)) == before
+
+
+# Stopped at any moment (benchmarks/batch_stop.py does this at scale)
+
+SLOW = """
+import time
+from relume.image import placing
+def fill(file, pieces):
+    for piece in pieces:
+        for at in range(0, len(piece), 16):
+            file.write(piece[at:at + 16])
+            file.flush()
+            time.sleep(0.005)
+placing._fill = fill
+"""
+
+
+def started(scans: Path, *, slow: bool = False) -> subprocess.Popen:
+    code = f"{SLOW if slow else ''}\nfrom relume.cli import main; main()"
+    words = ["restore", str(scans), "-o", str(scans.parent / "out"), "--model", "identity"]
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *words], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
+
+
+@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM])
+def test_a_run_that_is_stopped_inside_a_write_leaves_whole_files_and_goes_on(scans, kind):
+    (scans / "broken.png").unlink()
+    for number in range(6):
+        (scans / f"z{number}.png").write_bytes(encode(picture(number), "png"))
+    assert run(job(scans, out=scans.parent / "whole"), identity).exit_code == 0
+    whole, out = tree(scans.parent / "whole"), scans.parent / "out"
+    stopped = started(scans, slow=True)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if any(out.glob(".relume/.relume-*")) and len(names(out)) > 2:
+            break
+        time.sleep(0.002)
+    stopped.send_signal(kind)
+    error = stopped.communicate()[1].decode()
+    assert stopped.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143}[kind]
+    assert "Traceback" not in error
+    left = tree(out)
+    assert left and left.items() < whole.items()
+    kept = {name: (out / name).stat().st_mtime_ns for name in left}
+    again = started(scans)
+    again.communicate()
+    assert again.returncode == 0
+    assert tree(out) == whole
+    assert {name: (out / name).stat().st_mtime_ns for name in left} == kept
+    assert names(out / ".relume") == {"journal.jsonl"}
+
+
+def test_a_half_written_line_does_not_spoil_the_next_one(scans):
+    run(job(scans), identity)
+    path = scans.parent / "out" / ".relume" / "journal.jsonl"
+    path.write_bytes(path.read_bytes()[:-30])
+    (scans.parent / "out" / "b.jpg").unlink()
+    assert run(job(scans), identity).count("restored") == 1
+    assert run(job(scans), identity).count("skipped") == 2
+
+
+def test_what_killed_runs_left_is_removed_and_nothing_else(scans):
+    home = scans.parent / "out" / ".relume"
+    home.mkdir(parents=True)
+    (home / ".relume-123-0123456789ab").write_bytes(b"half")
+    (home / ".relume-mine").write_bytes(b"mine")
+    run(job(scans), identity)
+    assert names(home) == {"journal.jsonl", ".relume-mine"}
+
+
+def test_an_input_is_not_replaced_by_the_result_of_another(scans):
+    run(job(scans, inputs=[scans / "a.png"]), identity)
+    out = scans.parent / "out"
+    before = (out / "a.png").read_bytes()
+    again = job(scans, inputs=[scans / "a.png", out / "a.png"], overwrite=True)
+    outcome = run(replace(again, settings={"model": "invert"}), invert)
+    assert "an input too" in outcome.records[0]["message"]
+    assert (out / "a.png").read_bytes() == before
+
+
+def test_a_pipe_is_no_picture(scans):
+    os.mkfifo(scans / "pipe.png")
+    outcome = run(job(scans, inputs=[scans / "pipe.png"]), identity)
+    assert "no regular file" in outcome.records[0]["message"]
+
+
+def test_what_does_not_decode_is_not_given_a_name(scans, monkeypatch):
+    honest = writer.render
+
+    def cut(picture, format, quality=None):
+        data, lost = honest(picture, format, quality)
+        return data[: len(data) // 2], lost
+
+    monkeypatch.setattr(writer, "render", cut)
+    outcome = run(job(scans), identity)
+    assert outcome.count("restored") == 0
+    assert "does not decode" in by_name(outcome.records)["a.png"]["message"]
+    assert names(scans.parent / "out") == {".relume"}
+
+
+def test_a_dry_run_foretells_the_room_on_the_disk(scans):
+    records = run(job(scans, dry_run=True), identity).records
+    told = forecast(records, scans.parent / "out")
+    run(job(scans), identity)
+    taken = sum(p.stat().st_size for p in (scans.parent / "out").glob("*.*g"))
+    assert told.bytes == pytest.approx(taken, rel=0.05)
+    assert told.pixels == 2 * 9 * 13
+    assert told.seconds > 0
