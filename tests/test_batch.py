@@ -3,6 +3,10 @@
 import hashlib
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
 import unicodedata
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,8 +16,9 @@ import pytest
 from PIL import Image
 
 from relume.batch import Job, Journal, plan, run
+from relume.batch.forecast import forecast
 from relume.errors import ModelError, OutputError, PictureError, UsageError
-from relume.image import Picture, encode, read
+from relume.image import Picture, encode, placing, read, writer
 
 SETTINGS = {"model": "identity", "model_sha256": "0" * 64, "engine": "onnx", "device": "cpu"}
 SETTINGS |= {"strength": 1.0, "prior": "none"}
@@ -359,13 +364,27 @@ def test_bytes_are_never_copied_under_a_name_that_lies(scans):
     assert read(target).format == "jpeg"
 
 
-def test_an_animation_is_refused_and_a_stereo_jpeg_announced(scans):
+def test_an_animation_stays_one_and_a_stereo_jpeg_is_announced(scans):
     frames = [Image.fromarray(picture(seed).pixels) for seed in (1, 2)]
     frames[0].save(scans / "moves.gif", save_all=True, append_images=frames[1:])
     frames[0].save(scans / "pair.mpo", format="MPO", save_all=True, append_images=frames[1:])
     records = by_name(run(job(scans), identity).records)
-    assert "animation of 2" in records["moves.gif"]["message"]
+    with Image.open(records["moves.gif"]["output"]) as moves:
+        assert (moves.format, moves.n_frames) == ("PNG", 2)
     assert "only the first of 2" in records["pair.mpo"]["announced"][0]
+
+
+def test_several_pages_never_become_one_unasked(scans):
+    pages = [Image.fromarray(picture(seed).pixels) for seed in (1, 2)]
+    pages[0].save(scans / "book.tif", save_all=True, append_images=pages[1:])
+    target = scans.parent / "book.png"
+    outcome = run(job(scans, inputs=[scans / "book.tif"], out=target), identity)
+    assert "all but the first would be lost" in outcome.records[0]["message"]
+    assert not target.exists()
+    copied = run(
+        job(scans, inputs=[scans / "book.tif"], out=scans.parent / "c"), identity, copy_input=True
+    )
+    assert Path(copied.records[0]["output"]).read_bytes() == (scans / "book.tif").read_bytes()
 
 
 def test_notes_of_reading_and_writing_are_announced(scans):
@@ -408,26 +427,20 @@ def test_a_read_only_folder_is_exit_3(scans):
 
 
 def test_an_output_that_cannot_be_written_is_exit_3_and_leaves_nothing(scans, monkeypatch):
-    def full(self, target):
+    def full(beside, path, *, replace=False):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "hardlink_to", full)
-    monkeypatch.setattr(Path, "open", _full_when_writing(Path.open))
+    for number in range(12):
+        (scans / f"z{number}.png").write_bytes(encode(picture(number), "png"))
+    monkeypatch.setattr(placing, "name", full)
     outcome = run(job(scans), identity)
     assert outcome.exit_code == 3
     assert "No space left" in by_name(outcome.records)["a.png"]["message"]
-    assert "not tried" in by_name(outcome.records)["b.jpg"]["message"]
+    assert "not tried" in by_name(outcome.records)["z9.png"]["message"]
     assert tree(scans.parent / "out") == {}
-    assert names(scans.parent / "out" / ".relume") == set()
-
-
-def _full_when_writing(honest):
-    def opened(self, mode="r", *args, **kwargs):
-        if mode == "xb" and ".relume" not in self.parts:
-            raise OSError(28, "No space left on device")
-        return honest(self, mode, *args, **kwargs)
-
-    return opened
+    assert names(scans.parent / "out" / ".relume") == {"journal.jsonl"}
+    monkeypatch.undo()
+    assert run(job(scans), identity).count("restored") == 14
 
 
 def test_a_file_system_without_hard_links_is_no_obstacle(scans, monkeypatch):
@@ -449,3 +462,112 @@ def test_the_plan_does_not_depend_on_earlier_runs(scans):
     before = plan(job(scans))
     run(job(scans), identity)
     assert plan(job(scans)) == before
+
+
+# Stopped at any moment (benchmarks/batch_stop.py does this at scale)
+
+SLOW = """
+import time
+from relume.image import placing
+def fill(file, pieces):
+    for piece in pieces:
+        for at in range(0, len(piece), 16):
+            file.write(piece[at:at + 16])
+            file.flush()
+            time.sleep(0.005)
+placing._fill = fill
+"""
+
+
+def started(scans: Path, *, slow: bool = False) -> subprocess.Popen:
+    code = f"{SLOW if slow else ''}\nfrom relume.cli import main; main()"
+    words = ["restore", str(scans), "-o", str(scans.parent / "out"), "--model", "identity"]
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *words], stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
+
+
+@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGTERM])
+def test_a_run_that_is_stopped_inside_a_write_leaves_whole_files_and_goes_on(scans, kind):
+    (scans / "broken.png").unlink()
+    for number in range(6):
+        (scans / f"z{number}.png").write_bytes(encode(picture(number), "png"))
+    assert run(job(scans, out=scans.parent / "whole"), identity).exit_code == 0
+    whole, out = tree(scans.parent / "whole"), scans.parent / "out"
+    stopped = started(scans, slow=True)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        if any(out.glob(".relume/.relume-*")) and len(names(out)) > 2:
+            break
+        time.sleep(0.002)
+    stopped.send_signal(kind)
+    error = stopped.communicate()[1].decode()
+    assert stopped.returncode == {signal.SIGKILL: -9, signal.SIGTERM: 143}[kind]
+    assert "Traceback" not in error
+    left = tree(out)
+    assert left and left.items() < whole.items()
+    kept = {name: (out / name).stat().st_mtime_ns for name in left}
+    again = started(scans)
+    again.communicate()
+    assert again.returncode == 0
+    assert tree(out) == whole
+    assert {name: (out / name).stat().st_mtime_ns for name in left} == kept
+    assert names(out / ".relume") == {"journal.jsonl"}
+
+
+def test_a_half_written_line_does_not_spoil_the_next_one(scans):
+    run(job(scans), identity)
+    path = scans.parent / "out" / ".relume" / "journal.jsonl"
+    path.write_bytes(path.read_bytes()[:-30])
+    (scans.parent / "out" / "b.jpg").unlink()
+    assert run(job(scans), identity).count("restored") == 1
+    assert run(job(scans), identity).count("skipped") == 2
+
+
+def test_what_killed_runs_left_is_removed_and_nothing_else(scans):
+    home = scans.parent / "out" / ".relume"
+    home.mkdir(parents=True)
+    (home / ".relume-123-0123456789ab").write_bytes(b"half")
+    (home / ".relume-mine").write_bytes(b"mine")
+    run(job(scans), identity)
+    assert names(home) == {"journal.jsonl", ".relume-mine"}
+
+
+def test_an_input_is_not_replaced_by_the_result_of_another(scans):
+    run(job(scans, inputs=[scans / "a.png"]), identity)
+    out = scans.parent / "out"
+    before = (out / "a.png").read_bytes()
+    again = job(scans, inputs=[scans / "a.png", out / "a.png"], overwrite=True)
+    outcome = run(replace(again, settings={"model": "invert"}), invert)
+    assert "an input too" in outcome.records[0]["message"]
+    assert (out / "a.png").read_bytes() == before
+
+
+def test_a_pipe_is_no_picture(scans):
+    os.mkfifo(scans / "pipe.png")
+    outcome = run(job(scans, inputs=[scans / "pipe.png"]), identity)
+    assert "no regular file" in outcome.records[0]["message"]
+
+
+def test_what_does_not_decode_is_not_given_a_name(scans, monkeypatch):
+    honest = writer.render
+
+    def cut(picture, format, quality=None):
+        data, lost = honest(picture, format, quality)
+        return data[: len(data) // 2], lost
+
+    monkeypatch.setattr(writer, "render", cut)
+    outcome = run(job(scans), identity)
+    assert outcome.count("restored") == 0
+    assert "does not decode" in by_name(outcome.records)["a.png"]["message"]
+    assert names(scans.parent / "out") == {".relume"}
+
+
+def test_a_dry_run_foretells_the_room_on_the_disk(scans):
+    records = run(job(scans, dry_run=True), identity).records
+    told = forecast(records, scans.parent / "out")
+    run(job(scans), identity)
+    taken = sum(p.stat().st_size for p in (scans.parent / "out").glob("*.*g"))
+    assert told.bytes == pytest.approx(taken, rel=0.05)
+    assert told.pixels == 2 * 9 * 13
+    assert told.seconds > 0

@@ -23,7 +23,7 @@ engine tiling
 priors/
 restoration diagnosis
 guard piles
-batch page doctor
+batch/ page doctor
 survey
 demo/ segmentation checkup sorting
 cli/ web cluster

@@ -121,6 +121,29 @@ def test_tiff_agrees_with_tifffile_in_both_directions(tmp_path, bits, channels):
     assert np.array_equal(tifffile.imread(tmp_path / "b.tif"), stored)
 
 
+def test_small_copies_in_a_tiff_are_told(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(samples(8, 3), photometric="rgb", subifds=1)
+        file.write(samples(8, 3, 11, 18), photometric="rgb", subfiletype=1)
+        file.write(samples(8, 3, 5, 9), photometric="rgb", subfiletype=1)
+    picture = read(tmp_path / "a.tif")
+    assert picture.frames == 1
+    assert "2 small copies" in " ".join(picture.notes)
+
+
+@pytest.mark.parametrize("rows", [5, 23])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("bits", [8, 16, 32])
+def test_gray_and_alpha_in_planes_of_their_own_are_not_confused(tmp_path, bits, order, rows):
+    stored = np.moveaxis(samples(bits, 2), 2, 0)
+    path, options = tmp_path / "a.tif", {"rowsperstrip": rows, "byteorder": order}
+    options |= {"photometric": "minisblack", "extrasamples": ["unassalpha"]}
+    tifffile.imwrite(path, stored, planarconfig="separate", **options)
+    picture = read(path)
+    assert np.array_equal(picture.pixels[..., 0], stored[0])
+    assert np.array_equal(picture.alpha, stored[1])
+
+
 def test_16_bit_png_is_not_narrowed(tmp_path):
     values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
     Image.fromarray(values).save(tmp_path / "a.png")
@@ -428,6 +451,31 @@ def test_what_is_no_picture_is_refused_whatever_its_name(tmp_path, content, word
         read(path)
     with pytest.raises(PictureError):
         shape_of(path)
+
+
+def test_a_file_that_lacks_only_its_end_marker_is_kept_and_it_is_said():
+    jpeg = encode(replace(Picture(smooth()), format="jpeg"), "jpeg")
+    png = encode(Picture(smooth()), "png")
+    for whole, lacks in ((jpeg, jpeg[:-2]), (png, png[:-12]), (png, png[:-3])):
+        picture = decode(lacks)
+        assert np.array_equal(picture.pixels, decode(whole).pixels)
+        assert "missing" in " ".join(picture.notes)
+    for lacks in (*(jpeg[:-cut] for cut in range(5, 200, 7)), png[:-40]):
+        with pytest.raises(PictureError):
+            decode(lacks)
+    out = io.BytesIO()  # a progressive file may lack whole scans, and nobody could tell
+    Image.fromarray(smooth()).save(out, "JPEG", progressive=True)
+    with pytest.raises(PictureError):
+        decode(out.getvalue()[:-2])
+
+
+def test_a_header_that_promises_another_size_is_refused():
+    out = io.BytesIO()
+    Image.fromarray(smooth()).save(out, "GIF")
+    data = bytearray(out.getvalue())
+    data[6:10] = struct.pack("<HH", 4000, 4000)
+    with pytest.raises(PictureError, match="promises 4000 x 4000"):
+        decode(bytes(data))
 
 
 def test_a_missing_file_is_refused_in_one_line(tmp_path):

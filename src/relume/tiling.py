@@ -9,6 +9,7 @@ announced.
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -167,6 +168,8 @@ class Plan:
         return guide.pad(0, 0, full_h - h, full_w - w) if (h, w) != (full_h, full_w) else guide
 
 
+# Finding the grid of half a megapixel takes 3 ms, and the pictures of a folder have few sizes.
+@functools.lru_cache(maxsize=64, typed=True)
 def plan(
     height: int,
     width: int,
@@ -204,10 +207,11 @@ def plan(
     rows, columns = -(-height // m), -(-width // m)  # in units of m from here on
     shared = -(-(2 * overlap + BLEND) // m) if overlap else 0
     most = max(side * side // (m * m), (shared + 1) ** 2)
+    across = _splits(columns, shared)
     _, _, _, n, h, k, w = min(
         (n * h * k * w, n * k, abs(h - w), n, h, k, w)
         for n, h in _splits(rows, shared)
-        for k, w in _splits(columns, shared)
+        for k, w in across
         if h * w <= most
     )
     return Plan(

@@ -19,6 +19,7 @@ from .options import MASKS as MASKS
 from .options import MODEL as MODEL
 from .program import app
 from .said import say_json, warn
+from .stopping import Stop
 
 
 def main() -> None:
@@ -27,7 +28,9 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a file's name may hold what the terminal cannot show
             stream.reconfigure(errors="backslashreplace")  # pyright: ignore
-    sys.exit(_run(lambda: app(arguments, prog_name="relume", standalone_mode=False), arguments))
+    stop = Stop()
+    code = _run(lambda: app(arguments, prog_name="relume", standalone_mode=False), arguments)
+    sys.exit(code if stop.code is None else stop.code)
 
 
 def _run(command: Callable[[], Any], arguments: list[str]) -> int:
@@ -35,9 +38,9 @@ def _run(command: Callable[[], Any], arguments: list[str]) -> int:
         code = command() or 0
         if code != 130:
             return code
-        message = "stopped."
+        message = _stopped(arguments)
     except KeyboardInterrupt:
-        message, code = "stopped.", 130
+        message, code = _stopped(arguments), 130
     except Exception as error:
         if "--debug" in arguments:
             raise
@@ -48,6 +51,11 @@ def _run(command: Callable[[], Any], arguments: list[str]) -> int:
     return code
 
 
+def _stopped(arguments: list[str]) -> str:
+    goes_on = arguments[:1] and arguments[0] in ("restore", "segment", "train")
+    return "stopped. The same command, run again, continues." if goes_on else "stopped."
+
+
 def _explain(error: Exception) -> tuple[str, int]:
     """One line and the exit code for anything that can go wrong."""
     import errno
@@ -55,7 +63,7 @@ def _explain(error: Exception) -> tuple[str, int]:
     if isinstance(error, RelumeError):
         return str(error), error.exit_code
     if isinstance(error, typer.Abort):
-        return "stopped.", 130
+        return _stopped(sys.argv[1:]), 130
     if hasattr(error, "format_message"):  # the parser's own: wrong flags and values
         ctx: Any = getattr(error, "ctx", None)
         said = str(error.format_message()).rstrip(".")  # pyright: ignore

@@ -111,10 +111,13 @@ def restore(
             "masks": masks.digest,
         },
     )
+    skipped = 0
     with Bar("restoring", quiet or json or not many) as bar:
 
         def tell(record: dict[str, Any], done: int, total: int) -> None:
-            bar.show(done, total)
+            nonlocal skipped
+            skipped += record["status"] == "skipped"
+            bar.show(done - skipped, total - skipped)
             if record["status"] == "refused":
                 warn(record["message"])
             elif not (json or quiet):
@@ -129,7 +132,9 @@ def restore(
     counts = {status: outcome.count(status) for status in ("restored", "skipped", "refused")}
     document = {**counts, "failed": counts["refused"], "ignored": outcome.ignored}
     if dry_run:
-        document |= estimate(outcome.records, runner, asked)
+        document |= estimate(outcome.records, out, runner, asked)
+        if document["bytes"] > document["free"]:
+            warn(f"{out}: {document['bytes']} bytes are needed, {document['free']} are free.")
     if json:
         say_json({**document, "exit_code": outcome.exit_code, "rows": outcome.records})
     elif not quiet and (many or dry_run):

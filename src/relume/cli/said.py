@@ -23,21 +23,28 @@ def say_restored(record: dict[str, Any]) -> None:
         warn(f"{record['output']}: {words}")
 
 
-def estimate(records: list[dict[str, Any]], engine: Any, asked: Any) -> dict[str, Any]:
-    """Time and disk of what a dry run would do: one tile timed, files as large as they are."""
+def estimate(records: list[dict[str, Any]], out: Path, engine: Any, asked: Any) -> dict[str, Any]:
+    """Time and disk of what a dry run would do: one tile timed, a few pictures read and encoded."""
+    from ..batch.forecast import forecast
     from ..restoration import seconds_per_pixel
 
+    told = forecast(records, out, engine.card.scale)
+    model = told.pixels * seconds_per_pixel(engine, asked) if told.pixels else 0.0
     due = [r for r in records if r["status"] == "skipped" and r["pixels"] and not r["output"]]
-    pixels = sum(r["pixels"] for r in due)
     return {
         "planned": len(due),
-        "eta_s": round(pixels * seconds_per_pixel(engine, asked), 1) if pixels else 0.0,
-        "bytes": sum(Path(r["input"]).stat().st_size for r in due) * engine.card.scale**2,
+        "eta_s": round(model + told.seconds, 1),
+        "bytes": told.bytes,
+        "free": told.free,
     }
 
 
 class Bar:
-    """A progress bar with the time left, on stderr, where that is a terminal."""
+    """A progress bar with the time left, on stderr, where that is a terminal.
+
+    What was done by an earlier run does not count: it takes no time, and would promise too little
+    for the rest.
+    """
 
     def __init__(self, what: str, silent: bool) -> None:
         self._what = what

@@ -95,14 +95,14 @@ class Picture:
                 are often black or left over from an editor, and whoever looks at neighbours, as
                 networks do, carries them across the outline.
         """
-        planes = self.pixels.transpose(2, 0, 1)
+        out = np.empty((3, self.height, self.width), np.float32)
+        for c in range(1 if self.gray else 3):  # a plane at a time: thrice as fast as all at once
+            if self.peak == 1:
+                np.clip(self.pixels[..., c], 0, 1, out=out[c])
+            else:
+                np.multiply(self.pixels[..., c], np.float32(1 / self.peak), out=out[c])
         if self.gray:
-            planes = np.broadcast_to(planes, (3, self.height, self.width))
-        out = planes.astype(np.float32, order="C")
-        if self.peak == 1:
-            np.clip(out, 0, 1, out=out)
-        else:
-            out *= np.float32(1 / self.peak)
+            out[1:] = out[0]
         if fill_hidden and self.alpha is not None and self.hidden is not None:
             _fill(out, np.clip(self.alpha.astype(np.float32) / self.peak, 0, 1))
         return out[None]
@@ -131,17 +131,20 @@ class Picture:
             planes = (r + ((g - r) + (b - r)) / 3)[None]
         else:
             planes = rgb[0]
-        pixels = _to_native(planes.transpose(1, 2, 0), self.peak, self.pixels.dtype)
+        pixels = _to_native(planes, self.peak, self.pixels.dtype)
         if self.peak == 1:
             before = self.pixels
             if scale > 1:
                 before = before.repeat(scale, axis=0).repeat(scale, axis=1)
             inside = np.clip(before, 0, 1)
-            pixels = np.where(before == inside, pixels, before + (pixels - inside))
+            # Away from the middle: what was beyond black and is white now lies beyond white.
+            beyond = np.copysign(before - inside, pixels - np.float32(0.5))
+            same = (before == inside) | (pixels == inside)
+            pixels = np.where(same, np.where(before == inside, pixels, before), pixels + beyond)
         alpha = self.alpha
         if alpha is not None and scale > 1:
             alpha = enlarge(alpha.astype(np.float32) / self.peak, scale)
-            alpha = _to_native(alpha, self.peak, self.pixels.dtype)
+            alpha = _to_native(alpha[None], self.peak, self.pixels.dtype)[..., 0]
         return replace(self, pixels=pixels, alpha=alpha)
 
     @staticmethod
@@ -166,7 +169,7 @@ class Picture:
         if not np.isfinite(planes).all():
             raise CheckError("The picture holds values that are not finite; not written.")
         kind = np.dtype(kinds[bits])
-        pixels = _to_native(planes.transpose(1, 2, 0), _PEAKS[kind], kind)
+        pixels = _to_native(planes, _PEAKS[kind], kind)
         return Picture(pixels, format=format, bits=bits)
 
 
@@ -191,10 +194,17 @@ def _fill(colours: np.ndarray, weight: np.ndarray) -> None:
     np.copyto(colours, finer, where=empty)
 
 
-def _to_native(values: np.ndarray, peak: int, kind: np.dtype) -> np.ndarray:
-    """[0, 1] float to samples, rounded to the nearest; float stays as it is, clipped."""
-    values = np.clip(values, 0, 1).astype(np.float32, order="C", copy=False)
-    return values if peak == 1 else (values * np.float32(peak) + np.float32(0.5)).astype(kind)
+def _to_native(planes: np.ndarray, peak: int, kind: np.dtype) -> np.ndarray:
+    """(C, H, W) float in [0, 1] to (H, W, C) samples, rounded to the nearest; float stays as it is,
+    clipped."""
+    out = np.empty((*planes.shape[1:], len(planes)), kind)
+    for c, plane in enumerate(planes):
+        values = np.clip(plane, 0, 1, dtype=np.float32)
+        if peak != 1:
+            values *= np.float32(peak)
+            values += np.float32(0.5)
+        out[..., c] = values
+    return out
 
 
 _PEAKS = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535, np.dtype(np.float32): 1}

@@ -14,10 +14,10 @@ from typing import Any, cast
 
 import numpy as np
 
-from ..errors import PictureError
-from . import tags
+from ..errors import CheckError, PictureError
+from . import endings, planes, tags
 from .containers import Survey, sniff, survey
-from .libvips import pyvips, reason
+from .libvips import pyvips, reason, turns
 from .picture import Picture
 
 MAX_PIXELS = 200_000_000
@@ -65,6 +65,30 @@ def decode(data: bytes, name: str = "the picture") -> Picture:
         raise PictureError(f"{name}: {error}.") from error
     except MemoryError as error:
         raise PictureError(f"{name}: there is not enough memory to decode it.") from error
+
+
+def verify(path: Path, format: str, shape: tuple[int, ...]) -> None:
+    """See that a file that was just written decodes to the end, to a picture of (height, width).
+
+    Raises:
+        CheckError: It does not.
+    """
+    options: dict[str, Any] = {"access": "sequential", "fail_on": "warning"}
+    shrink = 8 if format == "jpeg" and min(shape[:2]) >= 8 else 1
+    if shrink > 1:
+        options["shrink"] = shrink  # reads every coefficient, and transforms a few
+    try:
+        with turns.shared():
+            image = _LOADERS[format](str(path), **options)
+            found = (image.height, image.width)
+            if format == "tiff":  # its strips are read as they are asked for
+                image.avg()
+            else:
+                image.crop(0, image.height - 1, 1, 1).avg()
+    except pyvips.Error as error:
+        raise CheckError(f"what was written does not decode ({reason(error)}).") from error
+    if any(abs(n * shrink - side) >= shrink for n, side in zip(found, shape, strict=False)):
+        raise CheckError(f"what was written decodes to {found}, not {shape[:2]}.")
 
 
 def is_image(path: Path | str) -> bool:
@@ -121,7 +145,10 @@ def _surveyed(data: bytes, checked: bool = True) -> Survey:
         raise PictureError(
             "it is not a picture that relume reads (JPEG, PNG, TIFF, WebP, GIF, AVIF)"
         )
-    found = survey(data, format, checked=checked)
+    ended = endings.png(data) if format == "png" and checked else data
+    found = survey(ended, format, checked=checked)
+    if ended is not data:
+        found.notes.append("the end of the PNG is missing, and what metadata stood there")
     if format in ("avif", "heif"):
         _ask_libheif(found)
     if found.width * found.height > MAX_PIXELS:
@@ -140,8 +167,15 @@ def _decode(data: bytes) -> Picture:
         raise PictureError(f"it is a {found.bits}-bit JPEG; save it as a 16-bit TIFF or PNG first")
     converted, samples = False, _twelve_bit(found)
     notes = found.notes
+    if found.format == "tiff" and (copies := _small_copies(data)):
+        notes.append(f"{copies} small copies of the picture in the TIFF dropped")
     if samples is None:
         image, samples = _samples(found)
+        if samples.shape[:2] != (found.height, found.width):
+            raise PictureError(
+                f"its header promises {found.width} x {found.height} pixels, it decodes to "
+                f"{samples.shape[1]} x {samples.shape[0]}"
+            )
         if found.format == "gif":
             found.frames = image.get("n-pages") if image.get_typeof("n-pages") else 1
         samples, converted = _as_rgb_or_gray(image, samples, found, notes)
@@ -161,7 +195,7 @@ def _decode(data: bytes) -> Picture:
         )
     if samples.dtype == np.float32:
         _note_range(samples, notes)
-    samples = _turned(samples, found.orientation)
+    samples = turned(samples, found.orientation)
     pixels, alpha = samples, None
     if channels in (2, 4):
         pixels, alpha = samples[..., :-1], np.ascontiguousarray(samples[..., -1])
@@ -207,17 +241,34 @@ def _samples(found: Survey) -> tuple[Any, np.ndarray]:
 
     Junk between JPEG markers is the one warning that costs nothing: every decoder steps over it.
     """
+    if found.format == "tiff" and planes.separate(found.samples):
+        return _samples_in_planes(found.samples)
+    try:
+        with turns.shared():
+            image = _load(found, "warning")
+            return image, _array(image)
+    except pyvips.Error:
+        pass
+    with turns.alone():
+        return _samples_alone(found)
+
+
+def _samples_alone(found: Survey) -> tuple[Any, np.ndarray]:
     try:
         image = _load(found, "warning")
         return image, _array(image)
     except pyvips.Error as error:
         text = str(error)
+        if found.format == "tiff" and _in_a_circle(found.samples):
+            return _samples_unchained(found)
         if "HEVC" in text:
             raise PictureError(
                 "its HEVC compression needs a decoder that relume does not ship; export it as "
                 "JPEG or PNG first"
             ) from error
         warnings = re.findall(r"VipsJpeg: (.*)", text)
+        if set(warnings) == {"premature end of JPEG image"} and endings.one_scan(found.samples):
+            return _samples_ended(found)
         harmless = [w for w in warnings if "extraneous bytes before marker" in w]
         if not warnings or len(harmless) < len(warnings):
             raise PictureError(f"it cannot be decoded ({reason(error)})") from error
@@ -227,6 +278,63 @@ def _samples(found: Survey) -> tuple[Any, np.ndarray]:
         return image, _array(image)
     except pyvips.Error as error:
         raise PictureError(f"it cannot be decoded ({reason(error)})") from error
+
+
+def _in_a_circle(data: bytes) -> bool:
+    """Whether the last page of a TIFF leads back to one before it."""
+    order, pages = tags.byte_order(data), tags.directories(data)
+    return (
+        order is not None
+        and len(pages) > 0
+        and pages[-1].next in {tags.first_offset(data, order), *(page.next for page in pages[:-1])}
+    )
+
+
+def _samples_unchained(found: Survey) -> tuple[Any, np.ndarray]:
+    """Of the first page, without the chain that goes in a circle."""
+    alone = bytearray(found.samples)
+    at = tags.directories(found.samples, limit=1)[0].next_at
+    alone[at : at + 4] = bytes(4)
+    try:
+        image = pyvips.Image.tiffload_buffer(bytes(alone), fail_on="warning")
+        samples = _array(image)
+    except pyvips.Error as error:
+        raise PictureError(f"it cannot be decoded ({reason(error)})") from error
+    found.notes.append("its pages go in a circle; each was taken once")
+    return image, samples
+
+
+def _samples_in_planes(data: bytes) -> tuple[Any, np.ndarray]:
+    image: Any = None
+    parts: list[np.ndarray] = []
+    for plane in planes.each(data):
+        try:
+            with turns.shared():
+                image = pyvips.Image.tiffload_buffer(plane, fail_on="warning")
+                parts.append(_array(image))
+        except pyvips.Error as error:
+            raise PictureError(f"it cannot be decoded ({reason(error)})") from error
+    return image, np.concatenate(parts, axis=2)
+
+
+def _samples_ended(found: Survey) -> tuple[Any, np.ndarray]:
+    """Of a JPEG that lacks nothing but its end marker: then it does not matter what follows.
+
+    The decoder's warning cannot be asked: libvips 8.18 does not see that of the last rows.
+    """
+    image: Any = None
+    seen: list[np.ndarray] = []
+    try:
+        for follows in (b"", *(bytes((value,)) * 64 for value in (0x00, 0x55, 0xAA, 0xD6))):
+            data = found.samples + follows + b"\xff\xd9"
+            image = pyvips.Image.jpegload_buffer(data, fail_on="error")
+            seen.append(_array(image))
+    except pyvips.Error as error:
+        raise PictureError("it cannot be decoded (premature end of JPEG image)") from error
+    if not all(np.array_equal(samples, seen[0]) for samples in seen):
+        raise PictureError("it cannot be decoded (premature end of JPEG image)")
+    found.notes.append("the end marker of the JPEG is missing, and nothing else")
+    return image, seen[0]
 
 
 def _array(image: Any) -> np.ndarray:
@@ -259,9 +367,17 @@ def _twelve_bit(found: Survey) -> np.ndarray | None:
     return values << 4 | values >> 8
 
 
+def _small_copies(data: bytes) -> int:
+    """Pages and pages below the first that are marked as reduced copies (pyramids, previews)."""
+    order, pages = tags.byte_order(data) or "<", tags.directories(data)
+    below = pages[0].entries.get(330)
+    return sum(page.number(254, order) & 1 for page in pages) + (below.count if below else 0)
+
+
 def _ask_libheif(found: Survey) -> None:
     try:
-        image = _load(found, "warning")
+        with turns.shared():
+            image = _load(found, "warning")
     except pyvips.Error as error:
         raise PictureError(f"it cannot be decoded ({reason(error)})") from error
     found.width, found.height = image.width, image.height
@@ -344,7 +460,7 @@ def _note_range(samples: np.ndarray, notes: list[str]) -> None:
         )
 
 
-def _turned(samples: np.ndarray, orientation: int) -> np.ndarray:
+def turned(samples: np.ndarray, orientation: int) -> np.ndarray:
     """Samples (H, W, C) as shown, for EXIF orientation 1 to 8 (CIPA DC-008, 4.6.4)."""
     if orientation >= 5:
         samples = samples.swapaxes(0, 1)
@@ -353,3 +469,12 @@ def _turned(samples: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (3, 4, 7, 8):
         samples = samples[::-1]
     return samples
+
+
+_LOADERS: dict[str, Any] = {
+    "jpeg": pyvips.Image.jpegload,
+    "png": pyvips.Image.pngload,
+    "tiff": pyvips.Image.tiffload,
+    "webp": pyvips.Image.webpload,
+    "avif": pyvips.Image.heifload,
+}

@@ -266,3 +266,6 @@ def _packed(
             values += entry.raw + bytes(len(entry.raw) % 2)
         table += struct.pack(f"{order}HHI", tag, entry.kind, entry.count) + raw.ljust(4, b"\0")
     return bytes(table) + bytes(4) + bytes(values)
+
+
+packed = _packed

@@ -1,0 +1,219 @@
+"""The work on one input: read, known as finished or restored, sent on its way."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import CheckError, OutputError, PictureError, RelumeError, ShapeError
+from ..image import frames, reader, writer
+from ..image.picture import Picture
+from .delivery import Delivery, Result, final, sidecar
+from .job import Job, Record, Restored, one_line
+from .journal import Journal
+from .planning import Planned
+
+log = logging.getLogger("relume")
+
+
+@dataclass(frozen=True)
+class Begun:
+    """An input whose record is known, but for whether its result arrives."""
+
+    source: Path
+    record: Record
+    arrival: Future[None] | None = None
+
+    @property
+    def done(self) -> bool:
+        return self.arrival is None or self.arrival.done()
+
+
+class Worker:
+    """Turns a planned input into a record, in two steps: `begin` in any thread, then `finish`."""
+
+    def __init__(
+        self,
+        job: Job,
+        restore: Callable[[Path, Picture], Restored],
+        copy_input: bool,
+        journal: Journal,
+        delivery: Delivery,
+    ) -> None:
+        self.job, self.restore, self.copy_input = job, restore, copy_input
+        self.journal, self.delivery = journal, delivery
+        self.unwritable = False  # some output could not be written: exit code 3
+        self.full = False  # and none can be any more
+
+    def begin(self, planned: Planned) -> Begun:
+        """Restore, and send the result on its way."""
+        started = time.perf_counter()
+        record, arrival = _record(planned, self.job.settings), None
+        try:
+            if planned.skipped:
+                record |= {"status": "skipped", "message": planned.skipped}
+            elif planned.refusal or planned.target is None:
+                raise PictureError(f"{planned.source}: {planned.refusal}.")
+            elif self.full:
+                raise OutputError(f"{planned.source}: not tried, nothing can be written any more.")
+            else:
+                arrival = self._restore(planned.source, planned.target, record, started)
+        except RelumeError as error:
+            self._refused(record, error, planned.source)
+        except MemoryError:
+            _refuse(record, "there was not enough memory; try a smaller --tile.", planned.source)
+        except Exception as error:  # a bug of ours, and the other pictures' turn
+            log.debug("unexpected error at %s", planned.source, exc_info=True)
+            words = f"unexpected {type(error).__name__}: {error} (--debug shows more)."
+            _refuse(record, words, planned.source)
+        record["seconds"] = record["seconds"] or round(time.perf_counter() - started, 3)
+        return Begun(planned.source, record, arrival)
+
+    def finish(self, begun: Begun) -> Record:
+        """The record, once the result has arrived."""
+        try:
+            if begun.arrival is not None:
+                begun.arrival.result()
+        except RelumeError as error:
+            self._refused(begun.record, error, begun.source)
+        return begun.record
+
+    def _refused(self, record: Record, error: RelumeError, source: Path) -> None:
+        if not isinstance(error, (PictureError, CheckError, ShapeError, OutputError)):
+            raise error
+        number = getattr(error.__cause__, "errno", None)
+        if isinstance(error, OutputError) and number is not None and number != errno.EEXIST:
+            # A name that is too long is that picture's trouble, not the folder's.
+            self.unwritable = self.unwritable or number != errno.ENAMETOOLONG
+            self.full = self.full or final(error)
+        _refuse(record, str(error), source)
+
+    def _restore(
+        self, source: Path, target: Path, record: Record, started: float
+    ) -> Future[None] | None:
+        data = reader.read_bytes(source)
+        key = self.journal.key(data)
+        done = self.journal.finished(key, target)
+        if done is not None:
+            record |= {"status": "skipped", "message": "already done", "output": str(target)}
+            record |= {"announced": done.get("announced", []), "pixels": done.get("pixels")}
+            if self.job.sidecar and not self.job.dry_run and not os.path.lexists(sidecar(target)):
+                told = {**record, "status": "restored", "message": None}
+                self.delivery.write_sidecar(target, key, told)
+            return None
+        self._check_free(target)
+        replace = os.path.lexists(target)
+        if self.job.dry_run:
+            height, width = reader.shape_of(source)
+            words = f"dry run: would be written to {target}"
+            record |= {"status": "skipped", "message": words, "pixels": height * width}
+            return None
+        picture = reader.decode(data, str(source))
+        record["pixels"] = picture.height * picture.width
+        announced = [*record["announced"], *picture.notes]
+        content: bytes | Picture = data
+        if not (self.copy_input and _same_kind(source, target, picture)):
+            answer = self._asked(source, target, picture, data)
+            record["guard"] = list(getattr(answer, "guard", None) or [])
+            announced += answer.announced
+            own = data if _same_kind(source, target, picture) else picture
+            content = own if answer.content is None else answer.content
+        if content is data:  # with all that it holds
+            announced = [words for words in announced if words not in picture.notes]
+        record |= {"status": "restored", "output": str(target)}
+        record["announced"] = list(dict.fromkeys(one_line(words) for words in announced))
+        record["seconds"] = round(time.perf_counter() - started, 3)
+        result = Result(content, target, key, record, replace, self.job.sidecar)
+        return self.delivery.send(result)
+
+    def _asked(self, source: Path, target: Path, picture: Picture, data: bytes) -> _Answer:
+        if picture.frames == 1 or picture.format == "jpeg":
+            if self.copy_input:
+                return _Answer(None, ())
+            answer = self.restore(source, picture)
+            announced = tuple(answer.announced)
+            if (
+                picture.frames > 1
+            ):  # a telephone's gain map, or a stereo pair, behind the photograph
+                note = f"only the first of {picture.frames} pictures in the JPEG is kept"
+                announced = (note, *announced)
+            return _Answer(answer.picture, announced, getattr(answer, "guard", ()))
+        format = frames.JOINED.get(picture.format, "")
+        if writer.format_for(target) != format:
+            raise PictureError(
+                f"{source}: it holds {picture.frames} pictures, and all but the first would be "
+                f"lost in {target.name}; give a folder, or split it first."
+            )
+        parts, told = list[bytes](), list[str]()
+        unchanged = True
+        for page in frames.each(data, picture, str(source)):
+            one = None if self.copy_input else self.restore(source, page)
+            restored = one.picture if one else None
+            unchanged = unchanged and restored is None
+            part, lost = writer.render(restored or page, format)
+            parts.append(part)
+            told += [*(one.announced if one else ()), *page.notes, *lost]
+        if unchanged and _same_kind(source, target, picture):
+            return _Answer(None, told)
+        whole = frames.joined(parts, format, frames.timing(data, picture.format))
+        if frames.count(whole) != len(parts):
+            raise CheckError(f"{source}: what was written of it does not decode to all its pages.")
+        return _Answer(whole, told)
+
+    def _check_free(self, target: Path) -> None:
+        if not os.path.lexists(target):
+            return
+        if not self.journal.is_ours(target):
+            raise PictureError(f"{target}: there already, and not ours; it is not replaced.")
+        if not self.job.overwrite:
+            raise PictureError(
+                f"{target}: there already, from an earlier run with other settings or another "
+                "input; --overwrite replaces it."
+            )
+
+
+def _same_kind(source: Path, target: Path, picture: Picture) -> bool:
+    """Whether the input's bytes may lie under the output's name."""
+    suffix = target.suffix.lower()
+    return suffix == source.suffix.lower() or writer.FORMATS.get(suffix) == picture.format
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """What is to be written: a picture, the bytes of several, or None for the input's own bytes."""
+
+    content: bytes | Picture | None
+    announced: Sequence[str]
+    guard: Sequence[Any] = ()
+
+
+def _record(planned: Planned, settings: Mapping[str, Any]) -> Record:
+    told = {name: settings.get(name) for name in _TOLD}
+    return {
+        "input": str(planned.source),
+        "output": None,
+        "status": "refused",
+        "message": None,
+        "announced": list(planned.announced),
+        "seconds": 0.0,
+        "pixels": None,
+        **told,
+        "guard": [],
+    }
+
+
+def _refuse(record: Record, words: str, source: Path) -> None:
+    words = one_line(words)
+    if one_line(str(source)) not in words:
+        words = f"{one_line(str(source))}: {words}"
+    record |= {"status": "refused", "output": None, "message": words, "announced": []}
+
+
+_TOLD = ("model", "model_sha256", "engine", "device", "strength", "prior")

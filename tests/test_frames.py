@@ -1,0 +1,133 @@
+"""Files of several pictures: apart as Pillow and tifffile see them, and together again."""
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image, ImageSequence
+
+from relume.errors import PictureError
+from relume.image import Picture, decode, encode, frames, tags
+
+RNG = np.random.default_rng(0)
+
+
+def again(data: bytes) -> bytes:
+    """Every picture of a file read, encoded as it is, and joined."""
+    first = decode(data)
+    format = frames.JOINED[first.format]
+    parts = [encode(picture, format) for picture in frames.each(data, first)]
+    return frames.joined(parts, format, frames.timing(data, first.format))
+
+
+def shown(data: bytes) -> list[np.ndarray]:
+    """(H, W, 4) of each frame; colours under alpha 0 are free."""
+    with Image.open(io.BytesIO(data)) as image:
+        whole = [np.asarray(frame.convert("RGBA")) for frame in ImageSequence.Iterator(image)]
+    return [frame * (frame[..., 3:] > 0) for frame in whole]
+
+
+def patches(alpha: bool = False) -> list[Image.Image]:
+    """Frames of few colours that differ in a part, which is what encoders store."""
+    base = RNG.integers(0, 4, (24, 30, 4 if alpha else 3), dtype=np.uint8) * 85
+    if alpha:  # half of it, Pillow lays over nothing as if that were black
+        base[..., 3] = np.where(base[..., 3] > 90, 255, 0)
+    made = []
+    for number in range(4):
+        frame = base.copy()
+        frame[4 + number : 12 + number, 3:17, :3] = 60 * number
+        made.append(Image.fromarray(frame))
+    return made
+
+
+def saved(images: list[Image.Image], format: str, **options) -> bytes:
+    out = io.BytesIO()
+    images[0].save(out, format, save_all=True, append_images=images[1:], **options)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+@pytest.mark.parametrize(
+    ("format", "options"),
+    [
+        ("PNG", {"loop": 3}),
+        ("PNG", {"disposal": 2}),
+        ("PNG", {"blend": 1, "disposal": 1}),
+        ("PNG", {"default_image": True}),
+        ("WEBP", {"lossless": True, "exact": True, "loop": 2}),
+        ("GIF", {"disposal": 2}),
+        ("GIF", {"loop": 5}),
+    ],
+)
+def test_an_animation_shows_what_it_showed_as_long_as_it_did(format, options, alpha):
+    data = saved(patches(alpha), format, duration=[100, 70, 250, 40], **options)
+    joined = again(data)
+    before, after = shown(data), shown(joined)
+    assert len(before) == len(after)
+    for a, b in zip(before, after, strict=True):
+        assert np.array_equal(a, b)
+    kind = "gif" if format == "GIF" else format.lower()
+    was, now = frames.timing(data, kind), frames.timing(joined, "webp" if kind == "webp" else "png")
+    assert [a / b for a, b in was.delays] == pytest.approx([a / b for a, b in now.delays])
+    assert (was.plays, was.still) == (now.plays, now.still)
+    with Image.open(io.BytesIO(data)) as x, Image.open(io.BytesIO(joined)) as y:
+        assert x.n_frames == y.n_frames
+        if format != "GIF":
+            assert x.info.get("loop") == y.info.get("loop")
+
+
+def test_pages_of_any_size_depth_and_compression_are_the_same_pages(tmp_path):
+    pages = [
+        RNG.integers(0, 256, (9, 13, 3), dtype=np.uint8),
+        RNG.integers(0, 65536, (21, 8), dtype=np.uint16),
+        RNG.random((5, 6, 3), np.float32),
+        RNG.integers(0, 256, (40, 50, 4), dtype=np.uint8),
+    ]
+    for order in "<>":
+        path = tmp_path / f"{ord(order)}.tif"
+        with tifffile.TiffWriter(path, byteorder=order) as file:
+            for page in pages:
+                extra = ["unassalpha"] if page.shape[2:] == (4,) else None
+                kind = "rgb" if page.ndim == 3 else "minisblack"
+                compression = "deflate" if page.ndim == 2 else None
+                file.write(page, photometric=kind, extrasamples=extra, compression=compression)
+        (tmp_path / "out.tif").write_bytes(again(path.read_bytes()))
+        with tifffile.TiffFile(tmp_path / "out.tif") as file:
+            assert len(file.pages) == 4
+            for page, kept in zip(pages, file.pages, strict=True):
+                assert np.array_equal(kept.asarray(), page)
+
+
+def test_each_page_keeps_its_own_words(tmp_path):
+    images = [Image.fromarray(RNG.integers(0, 256, (9, 13, 3), dtype=np.uint8)) for _ in range(3)]
+    out = io.BytesIO()
+    images[0].save(out, "TIFF", save_all=True, append_images=images[1:], description="a scan")
+    with Image.open(io.BytesIO(again(out.getvalue()))) as joined:
+        assert [frame.tag_v2[270] for frame in ImageSequence.Iterator(joined)] == ["a scan"] * 3
+
+
+def test_pages_that_go_in_a_circle_are_taken_once_and_it_is_said(tmp_path):
+    pages = RNG.integers(0, 256, (3, 9, 13, 3), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "a.tif", pages, photometric="rgb")
+    data = bytearray((tmp_path / "a.tif").read_bytes())
+    found = tags.directories(bytes(data))
+    data[found[-1].next_at : found[-1].next_at + 4] = data[4:8]
+    first = decode(bytes(data))
+    assert "circle" in " ".join(first.notes)
+    kept = [picture.pixels for picture in frames.each(bytes(data), first)]
+    assert np.array_equal(kept, pages)
+
+
+def test_a_cut_animation_is_refused():
+    data = saved(patches(), "PNG")
+    at = data.rindex(b"fcTL") - 4
+    with pytest.raises(PictureError, match="frames"):
+        frames.count(data[:at] + data[-12:])
+
+
+def test_too_many_pixels_together_are_refused_before_any_is_read():
+    first = replace(Picture(np.zeros((1000, 1000, 1), np.uint8), format="gif"), frames=3000)
+    with pytest.raises(PictureError, match="million together"):
+        next(frames.each(b"", first))
