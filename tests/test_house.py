@@ -17,7 +17,7 @@ ROOT = Path(relume.__file__).parent
 # for its last line.
 GROUND = """
 errors
-sandbox
+sandbox/
 card image/ guidance
 engine tiling
 priors/

@@ -24,6 +24,8 @@ from typing import Any, Protocol
 
 from .errors import CheckError, OutputError, PictureError, RelumeError, ShapeError, UsageError
 from .image import reader, writer
+from .image.apart import decoder
+from .image.limits import LIMITS, Limits
 from .image.picture import Picture
 
 Record = dict[str, Any]
@@ -58,6 +60,7 @@ class Job:
         settings: What decides the pixels: model, model_sha256, engine, device, strength, prior and
             more. Goes into the journal's key; the report takes its fields from here.
         jobs: How many pictures at once.
+        limits: What one picture may cost; it is decoded in a process apart, which is held to them.
     """
 
     inputs: Sequence[Path]
@@ -69,6 +72,7 @@ class Job:
     sidecar: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
     jobs: int = 1
+    limits: Limits = LIMITS
 
 
 @dataclass(frozen=True)
@@ -273,6 +277,7 @@ class _Worker:
     ) -> None:
         self.job, self.restore, self.copy_input = job, restore, copy_input
         self.home, self.journal = home, journal
+        self.decoder = decoder(job.limits)
         self.unwritable = False  # some output could not be written: exit code 3
         self.full = False  # and none can be any more
 
@@ -313,11 +318,11 @@ class _Worker:
             return
         self._check_free(target)
         if self.job.dry_run:
-            height, width = reader.shape_of(source)
+            height, width = self.decoder.shape_of(data, str(source))
             words = f"dry run: would be written to {target}"
             record |= {"status": "skipped", "message": words, "pixels": height * width}
             return
-        picture = reader.decode(data, str(source))
+        picture = self.decoder.decode(data, str(source))
         record["pixels"] = picture.height * picture.width
         answer = None if self.copy_input else self._ask(source, picture)
         announced = list(record["announced"])
