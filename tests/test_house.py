@@ -18,7 +18,7 @@ ROOT = Path(relume.__file__).parent
 GROUND = """
 errors
 sandbox/
-card image/ guidance
+card/ image/ guidance
 engine tiling
 priors/
 restoration diagnosis

@@ -31,16 +31,18 @@ def serve(told: dict[str, Any]) -> None:
     Args:
         told: `target`, "module:function", answers (request, buffers) with (answer, buffers);
             `warm`, "module:function" or "", is called once before the files are shut, and loads
-            what the target would load later; `memory`, bytes beyond what is in use then.
+            what the target would load later; `memory`, bytes beyond what is in use then;
+            `readable`, files that it may open, or None for none at all, Python's own included.
     """
     asked, answers = _streams()
     # All threads that libraries start later inherit this; the second lock binds this one alone.
-    shut_in(_system())
+    shut_in([*_system(), *(told["readable"] or ())])
     target = _named(told["target"])
     if told["warm"]:
         _named(told["warm"])()
     _limit_memory(told["memory"])
-    shut_in()
+    if told["readable"] is None:
+        shut_in()
     sys.addaudithook(_watch)
     frames.send(answers, {"ready": True})
     while True:

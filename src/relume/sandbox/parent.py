@@ -39,10 +39,15 @@ class Sandbox:
         warm: "module:function" that loads what the target needs, before files are shut; or "".
         memory: Bytes that the child may take beyond what its libraries take. Held where the system
             has limits of address space (Linux); elsewhere only time is.
+        readable: Files that the child may open, and what Python and its libraries load late; None
+            for a child that opens nothing once it is warm.
     """
 
-    def __init__(self, target: str, *, warm: str = "", memory: int) -> None:
+    def __init__(
+        self, target: str, *, warm: str = "", memory: int, readable: Sequence[str] | None = None
+    ) -> None:
         self.target, self.warm, self.memory = target, warm, memory
+        self.readable = None if readable is None else list(readable)
         self._child: subprocess.Popen[bytes] | None = None
         self._ready = self._late = False
 
@@ -51,7 +56,8 @@ class Sandbox:
         if self._child is not None and self._child.poll() is None:
             return
         self.close()
-        told = {"target": self.target, "warm": self.warm, "memory": self.memory, "path": sys.path}
+        told = {"target": self.target, "warm": self.warm, "memory": self.memory}
+        told |= {"readable": self.readable, "path": sys.path}
         # Children of many threads on few cores only wait for each other.
         plain = {"MALLOC_ARENA_MAX": "2", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         self._child = subprocess.Popen(
@@ -102,6 +108,12 @@ class Sandbox:
         if "error" in answer:
             self._raise(str(answer["error"]), str(answer.get("message", "")))
         return answer, given
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def close(self) -> None:
         """End the child."""
