@@ -20,6 +20,7 @@ from .engine import Engine, open_engine
 from .errors import PictureError, ShapeError, UsageError
 from .guidance import Guidance, Guide, area_resize
 from .image import Picture, enlarge, is_image, read, resize_map
+from .image.limits import LIMITS, Limits
 from .priors import Prior
 from .priors.choice import priors_of, region_places, settings_of, stand_ins
 from .priors.damage import ACTION, KINDS, UNKNOWN, DamagePrior
@@ -61,6 +62,7 @@ def restore(
     sam: str | Path | None = None,
     regions: np.ndarray | Guide | str | Path | None = None,
     tile: int | str = "auto",
+    limits: Limits = LIMITS,
 ) -> Restored:
     """Restore one picture.
 
@@ -79,11 +81,12 @@ def restore(
         regions: Your own, in the place of the region prior: labels (H, W) int, 0 = none, a Guide of
             regions, or a path as `OwnMasks` takes it.
         tile: "auto", or the side of a tile in input pixels.
+        limits: What the result may cost.
 
     Raises:
         UsageError: A value out of range, or a prior that the model does not read.
         ShapeError: An array that is not a picture, or not regions.
-        PictureError: The file was refused, or its masks.
+        PictureError: The file was refused, or its masks, or the result would be too large.
         MissingError, ModelError: What a prior needs: scikit-image, SAM's weights, the lab.
         CheckError: The model's answer is not finite; nothing can be written from it.
     """
@@ -96,6 +99,7 @@ def restore(
         engine = open_engine(engine)
     card = engine.card
     check_restores(card)
+    limits.check_output(shown.width * card.scale, shown.height * card.scale)
     asked = priors_of(card, prior, sam=sam, masks=engine.masks)
     places = region_places(card, asked) if regions is not None else []
     if strength == 0 or (weight is not None and not weight.any()):
@@ -193,6 +197,7 @@ def for_files(
     prior: str | Mapping[str, Prior] = "auto",
     regions: OwnMasks | None = None,
     tile: int | str = "auto",
+    limits: Limits = LIMITS,
 ) -> Callable[[Path, Picture], Answer]:
     """`restore` as `batch.run` calls it, with the masks and the regions of each file.
 
@@ -216,6 +221,7 @@ def for_files(
                 prior=asked,
                 regions=own,
                 tile=tile,
+                limits=limits,
             )
             announced = (*notes, *result.announced, *engine.notes)
             engine.notes = []

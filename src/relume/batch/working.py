@@ -14,6 +14,7 @@ from typing import Any
 
 from ..errors import CheckError, OutputError, PictureError, RelumeError, ShapeError
 from ..image import reader, writer
+from ..image.apart import decoder
 from ..image.picture import Picture
 from .delivery import Delivery, Result, final, sidecar
 from .job import Job, Record, Restored, one_line
@@ -49,6 +50,7 @@ class Worker:
     ) -> None:
         self.job, self.restore, self.copy_input = job, restore, copy_input
         self.journal, self.delivery = journal, delivery
+        self.decoder = decoder(job.limits)
         self.unwritable = False  # some output could not be written: exit code 3
         self.full = False  # and none can be any more
 
@@ -111,11 +113,11 @@ class Worker:
         self._check_free(target)
         replace = os.path.lexists(target)
         if self.job.dry_run:
-            height, width = reader.shape_of(source)
+            height, width = self.decoder.shape_of(data, str(source))
             words = f"dry run: would be written to {target}"
             record |= {"status": "skipped", "message": words, "pixels": height * width}
             return None
-        picture = reader.decode(data, str(source))
+        picture = self.decoder.decode(data, str(source))
         record["pixels"] = picture.height * picture.width
         answer = None if self.copy_input else self._ask(source, picture)
         announced = list(record["announced"])

@@ -47,7 +47,7 @@ class Survey:
             return 1
         turn = tags.orientation(self.exif) if self.exif else None
         if turn is None and self.xmp and (stated := _XMP_TURN.search(self.xmp)):
-            turn = int(stated[2])
+            turn = int(stated[2][:4])  # Python reads no number of ten thousand digits
         return turn if turn and 1 <= turn <= 8 else 1
 
 

@@ -7,10 +7,12 @@ damage is a refusal in one line, never a picture with an invented half.
 
 from __future__ import annotations
 
-import mmap
+import os
 import re
+import stat
+import struct
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -18,39 +20,56 @@ from ..errors import CheckError, PictureError
 from . import tags
 from .containers import Survey, sniff, survey
 from .libvips import pyvips, reason
+from .limits import LIMITS, Limits
 from .picture import Picture
-
-MAX_PIXELS = 200_000_000
-"""Larger pictures are refused by their header: nothing is allocated for a promise."""
 
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".tif", ".tiff", ".webp"}
 SUFFIXES |= {".gif", ".avif", ".heic", ".heif", ".hif", ".bmp", ".svg", ".jxl", ".jp2"}
 """What people call pictures; some of these can only be refused, but never overlooked."""
 
 
-def read(path: Path | str) -> Picture:
-    """Read a picture file.
+def read(path: Path | str, limits: Limits = LIMITS) -> Picture:
+    """Read a picture file, in this process; `apart` does it in another.
 
     Raises:
         PictureError: It cannot be read, or is not a picture that relume can keep whole; one line
             with the file, the reason, and what to do.
     """
-    return decode(read_bytes(path), str(path))
+    return decode(read_bytes(path), str(path), limits)
 
 
 def read_bytes(path: Path | str) -> bytes:
     """A file's bytes.
 
     Raises:
-        PictureError: It is not there, is a folder, or may not be read.
+        PictureError: It is not there, is no file (a folder, a pipe, a device), or may not be read.
     """
     try:
-        return Path(path).read_bytes()
+        with _opened(path) as file:
+            return file.read()
     except OSError as error:
         raise PictureError(f"{path}: {error.strerror or error}.") from error
+    except MemoryError:
+        raise PictureError(f"{path}: there is not enough memory to read it.") from None
 
 
-def decode(data: bytes, name: str = "the picture") -> Picture:
+def _opened(path: Path | str) -> BinaryIO:
+    """A file, open. A pipe would never end to be waited for, nor a device to be read.
+
+    Raises:
+        OSError: It cannot be opened.
+        PictureError: It is something else than a file.
+    """
+    fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(fd)
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+        raise PictureError(f"{path}: it is {kind}, not a file.")
+    return os.fdopen(fd, "rb")
+
+
+def decode(data: bytes, name: str = "the picture", limits: Limits = LIMITS) -> Picture:
     """A picture from a file's bytes; `name` is what messages call it.
 
     Of several frames or pages this is the first; `frames` tells how many there are, and the
@@ -60,7 +79,7 @@ def decode(data: bytes, name: str = "the picture") -> Picture:
         PictureError: As `read`.
     """
     try:
-        return _decode(data)
+        return _decode(data, limits)
     except PictureError as error:
         raise PictureError(f"{name}: {error}.") from error
     except MemoryError as error:
@@ -91,9 +110,9 @@ def is_image(path: Path | str) -> bool:
     if path.suffix.lower() in SUFFIXES:
         return True
     try:
-        with path.open("rb") as file:
+        with _opened(path) as file:
             return sniff(file.read(64)) is not None
-    except OSError:
+    except (OSError, PictureError):
         return False
 
 
@@ -104,7 +123,7 @@ def format_of(path: Path | str) -> str | None:
         PictureError: It cannot be opened.
     """
     try:
-        with Path(path).open("rb") as file:
+        with _opened(path) as file:
             return sniff(file.read(64))
     except OSError as error:
         raise PictureError(f"{path}: {error.strerror or error}.") from error
@@ -116,22 +135,24 @@ def shape_of(path: Path | str) -> tuple[int, int]:
     Raises:
         PictureError: As `read`, for what the header shows.
     """
+    return shape_in(read_bytes(path), str(path))
+
+
+def shape_in(data: bytes, name: str = "the picture", limits: Limits = LIMITS) -> tuple[int, int]:
+    """(height, width) as shown, from the header in a file's bytes.
+
+    Raises:
+        PictureError: As `shape_of`.
+    """
     try:
-        with (
-            Path(path).open("rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
-        ):
-            found = _surveyed(cast(bytes, data), checked=False)
+        found = _surveyed(data, limits, checked=False)
     except PictureError as error:
-        raise PictureError(f"{path}: {error}.") from error
-    except (OSError, ValueError) as error:  # mmap says ValueError of an empty file
-        why = getattr(error, "strerror", None) or "it is empty"
-        raise PictureError(f"{path}: {why}.") from error
+        raise PictureError(f"{name}: {error}.") from error
     turned = found.orientation >= 5
     return (found.width, found.height) if turned else (found.height, found.width)
 
 
-def _surveyed(data: bytes, checked: bool = True) -> Survey:
+def _surveyed(data: bytes, limits: Limits, checked: bool = True) -> Survey:
     if not data:
         raise PictureError("it is empty")
     format = sniff(data[:64])
@@ -139,21 +160,19 @@ def _surveyed(data: bytes, checked: bool = True) -> Survey:
         raise PictureError(
             "it is not a picture that relume reads (JPEG, PNG, TIFF, WebP, GIF, AVIF)"
         )
+    if format == "png" and len(data) >= 24:  # before its checksums are worked out
+        limits.check_input(*struct.unpack_from(">II", data, 16))
     found = survey(data, format, checked=checked)
     if format in ("avif", "heif"):
         _ask_libheif(found)
-    if found.width * found.height > MAX_PIXELS:
-        raise PictureError(
-            f"its header promises {found.width} x {found.height} pixels, more than "
-            f"{MAX_PIXELS // 1_000_000} million; make it smaller first"
-        )
+    limits.check_input(found.width, found.height)
     if found.width < 1 or found.height < 1:
         raise PictureError("its header gives it no size")
     return found
 
 
-def _decode(data: bytes) -> Picture:
-    found = _surveyed(data)
+def _decode(data: bytes, limits: Limits) -> Picture:
+    found = _surveyed(data, limits)
     if found.format == "jpeg" and found.bits != 8:
         raise PictureError(f"it is a {found.bits}-bit JPEG; save it as a 16-bit TIFF or PNG first")
     converted, samples = False, _twelve_bit(found)

@@ -18,6 +18,8 @@ ICC, XMP, IPTC, RESOURCES = 34675, 700, 33723, 34377
 RESOLUTION = (282, 283, 296)
 # What IFD0 says about the photograph rather than about the storage of its samples.
 DESCRIPTIVE = {270, 271, 272, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096)}
+MOST_ENTRIES = 4096
+"""Of one directory that are read; a page in ten thousand strips has some thirty."""
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _SIZES |= {16: 8, 17: 8, 18: 8}
 _SWAPS = {3: 2, 8: 2, 4: 4, 9: 4, 11: 4, 13: 4, 5: 4, 10: 4, 12: 8}  # bytes of one number
@@ -84,7 +86,8 @@ def directory(data: bytes, order: str, offset: int) -> Directory | None:
     count = struct.unpack_from(f"{order}{head}", data, offset)[0]
     count = min(count, (len(data) - start) // width)
     entries: dict[int, Entry] = {}
-    for index in range(count):
+    left = 2 * len(data) + 65536  # values of an honest file do not overlap
+    for index in range(min(count, MOST_ENTRIES)):
         at = start + index * width
         tag, kind = struct.unpack_from(f"{order}HH", data, at)
         number = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, at + 4)[0]
@@ -92,8 +95,9 @@ def directory(data: bytes, order: str, offset: int) -> Directory | None:
         value_at = at + width - inline
         if size > inline:
             value_at = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, value_at)[0]
-        if size == 0 or value_at + size > len(data) or tag in entries:
+        if size == 0 or value_at + size > len(data) or tag in entries or size > left:
             continue
+        left -= size
         entries[tag] = Entry(kind, number, bytes(data[value_at : value_at + size]), value_at)
     next_at = start + count * width
     has_next = next_at + inline <= len(data)
@@ -107,12 +111,14 @@ def directories(data: bytes, limit: int = 5000) -> list[Directory]:
     """The chain of a TIFF's pages; a loop or a broken link ends it."""
     order, seen, found = byte_order(data), set[int](), list[Directory]()
     offset = first_offset(data, order) if order else 0
-    while order and offset and offset not in seen and len(found) < limit:
+    left = 4 * len(data) + 65536
+    while order and offset and offset not in seen and len(found) < limit and left > 0:
         seen.add(offset)
         page = directory(data, order, offset)
         if page is None:
             break
         found.append(page)
+        left -= sum(len(entry.raw) + 12 for entry in page.entries.values())
         offset = page.next
     return found
 
