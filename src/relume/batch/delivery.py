@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..errors import OutputError
 from ..image import placing, reader
+from ..image.pieces import Data
 from .job import Record
 from .journal import Journal
 
@@ -36,7 +37,7 @@ class Result:
         sidecar: Whether the record is to be written beside it.
     """
 
-    data: bytes
+    data: Data
     target: Path
     key: str
     record: Record
@@ -54,7 +55,7 @@ class Delivery:
     """
 
     def __init__(self, journal: Journal, home: Path) -> None:
-        self._journal, self._home = journal, home
+        self._journal, self.home = journal, home
         self._pool = ThreadPoolExecutor(THREADS, "relume-delivery")
         self._free = threading.Condition()
         self._under_way = 0
@@ -83,11 +84,11 @@ class Delivery:
     def _deliver(self, result: Result) -> None:
         target = result.target
         with placing.explained(target):
-            home = self._home.stat()  # gone with the folder above it: nothing is made anew
+            home = self.home.stat()  # gone with the folder above it: nothing is made anew
             make(target.parent)
             same = home.st_dev == target.parent.stat().st_dev
             # A folder below OUT may be another file system's, where nothing can be moved to.
-            folder = self._home if same else target.parent
+            folder = self.home if same else target.parent
             beside = placing.put(result.data, folder)
             try:
                 if result.shape is not None:

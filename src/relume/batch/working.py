@@ -100,7 +100,7 @@ class Worker:
     def _restore(
         self, source: Path, target: Path, record: Record, started: float
     ) -> Future[None] | None:
-        data = reader.read_bytes(source)
+        data = reader.contents(source)
         key = self.journal.key(data)
         done = self.journal.finished(key, target)
         if done is not None:
@@ -117,7 +117,7 @@ class Worker:
             words = f"dry run: would be written to {target}"
             record |= {"status": "skipped", "message": words, "pixels": height * width}
             return None
-        picture = self.decoder.decode(data, str(source))
+        picture = self.decoder.decode(data, str(source), self.delivery.home)
         record["pixels"] = picture.height * picture.width
         answer = None if self.copy_input else self._ask(source, picture)
         announced = list(record["announced"])

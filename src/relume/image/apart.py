@@ -1,6 +1,7 @@
 """Decoding in a process apart: a file that crashes, stalls or swells its decoder is refused.
 
-The child is given the file's bytes and opens none itself; it lives on for the next file.
+The child is given the file's bytes and opens none itself; it lives on for the next file. A file too
+large to be held is given as it is, open; a picture too large to be held comes in strips.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import atexit
 import functools
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,11 +19,15 @@ import numpy as np
 
 from ..errors import PictureError
 from ..sandbox import Sandbox, StoppedError
-from . import reader
+from . import reader, scratch
+from .containers import Survey
 from .limits import LIMITS, Limits
 from .picture import Picture
+from .pieces import Data, Pieces, mapped
+from .scratch import LARGE
 
 _T = TypeVar("_T")
+_Answer = tuple[dict[str, Any], list[memoryview | bytes]]
 
 _KINDS = ("uint8", "uint16", "float32")
 _WORDS = 256 << 20
@@ -46,15 +51,33 @@ class Decoder:
         """Begin to start a child, so that the first file does not wait for it."""
         self._done(self._free(started=True))
 
-    def decode(self, data: bytes, name: str = "the picture") -> Picture:
+    def decode(
+        self,
+        data: Data,
+        name: str = "the picture",
+        home: Path | None = None,
+        large: int = LARGE,
+    ) -> Picture:
         """As `reader.decode`, apart.
+
+        Args:
+            home: Where a picture of about `large` bytes of samples or more may lie, in a file
+                without a name; None holds any picture in memory.
 
         Raises:
             PictureError: As `reader.decode`; or its decoder was stopped.
+            OutputError: There is not the room in `home`.
         """
-        return self._asked("decode", data, name, lambda said, given: _unpacked(said, given))
+        if home is None:
+            return self._asked("decode", data, name, _unpacked)
+        strips = _Strips(home, self.limits.input)
 
-    def shape_of(self, data: bytes, name: str = "the picture") -> tuple[int, int]:
+        def made(said: dict[str, Any], given: list[bytearray]) -> Picture:
+            return _unpacked(said, given, strips.samples)
+
+        return self._asked("decode", data, name, made, strips.take, large)
+
+    def shape_of(self, data: Data, name: str = "the picture") -> tuple[int, int]:
         """(height, width) as shown, by the header alone.
 
         Raises:
@@ -80,16 +103,23 @@ class Decoder:
     def _asked(
         self,
         what: str,
-        data: bytes,
+        data: Data,
         name: str,
         made: Callable[[dict[str, Any], list[bytearray]], _T],
+        take: Callable[[dict[str, Any], list[bytearray]], None] | None = None,
+        large: int = 0,
     ) -> _T:
-        limits, child = self.limits, self._free()
-        request = {"what": what, "name": name, "limits": asdict(limits)}
+        limits = self.limits
+        request = {"what": what, "name": name, "limits": asdict(limits), "large": large}
+        if isinstance(data, bytes):
+            child, buffers = self._free(), [data]
+        else:
+            child, buffers = self._free(file=data), []
+            request["file"] = data.fileno()
         # Samples of at most four channels in float32, then what a file says besides.
         most = 16 * limits.input + _WORDS
         try:
-            said, given = child.call(request, [data], seconds=limits.seconds, most=most)
+            said, given = child.call(request, buffers, seconds=limits.seconds, most=most, take=take)
             return made(said, given)
         except StoppedError as error:
             raise PictureError(f"{name}: it {error}.") from None
@@ -99,14 +129,20 @@ class Decoder:
             child.close()
             raise PictureError(f"{name}: its decoder gave no picture.") from None
         finally:
-            self._done(child)
+            if isinstance(data, bytes):
+                self._done(child)
+            else:
+                child.close()
 
-    def _free(self, started: bool = False) -> Sandbox:
+    def _free(self, started: bool = False, file: Pieces | None = None) -> Sandbox:
+        memory, target, ready = self.limits.memory, f"{__name__}:answer", f"{__name__}:warm"
+        if file is not None:  # which lies in the child's address space, though not in its memory
+            memory += len(file)
+            return Sandbox(target, warm=ready, memory=memory, files=[file.fileno()])
         with self._lock:
             child = self._idle.pop() if self._idle else None
         if child is None:
-            memory = self.limits.memory
-            child = Sandbox(f"{__name__}:answer", warm=f"{__name__}:warm", memory=memory)
+            child = Sandbox(target, warm=ready, memory=memory)
         if started:
             child.start()
         return child
@@ -124,20 +160,60 @@ def decoder(limits: Limits = LIMITS) -> Decoder:
     return made
 
 
+class _Strips:
+    """Puts strips together in a file, as they come. The child is not believed.
+
+    Args:
+        folder: Where the file lies.
+        most: Pixels that a picture may have.
+    """
+
+    def __init__(self, folder: Path, most: int) -> None:
+        self._folder, self._most = folder, most
+        self.samples: np.ndarray | None = None
+
+    def take(self, said: dict[str, Any], given: list[bytearray]) -> None:
+        height, width, channels = shape = tuple(map(int, said["shape"]))
+        kind, top = np.dtype(said["kind"]), int(said["top"])
+        rows = np.frombuffer(given[0], kind).reshape(-1, width, channels)
+        sound = said["kind"] in _KINDS and 0 < height * width <= self._most and 0 < channels <= 4
+        if not sound or not 0 <= top <= height - len(rows):
+            raise ValueError("strip")
+        if self.samples is None:
+            self.samples = scratch.empty(shape, kind, self._folder)
+        self.samples[top : top + len(rows)] = rows
+        scratch.let_go(self.samples)
+
+
 # In the child.
 
 
 def answer(
     request: dict[str, Any], buffers: list[bytearray]
-) -> tuple[dict[str, Any], list[memoryview | bytes]]:
+) -> _Answer | Generator[_Answer, None, _Answer]:
     """What a Decoder asks for."""
-    limits = Limits(**request["limits"])
-    data, name = bytes(buffers[0]), request["name"]
+    limits, name = Limits(**request["limits"]), request["name"]
+    data: Any = mapped(request["file"]) if "file" in request else bytes(buffers[0])
     buffers.clear()
     if request["what"] == "shape":
         height, width = reader.shape_in(data, name, limits)
         return {"height": height, "width": width}, []
-    return _packed(reader.decode(data, name, limits))
+    found = reader.surveyed(data, name, limits)
+    del data
+    if request["large"] and reader.comes_in_strips(found, request["large"]):
+        return _streamed(found, name)
+    return _packed(reader.decoded(found, name))
+
+
+def _streamed(found: Survey, name: str) -> Generator[_Answer, None, _Answer]:
+    strips = reader.strips(found, name)
+    while True:
+        try:
+            strip = next(strips)
+        except StopIteration as end:
+            return _packed(end.value)
+        said = {"top": strip.top, "shape": strip.shape, "kind": strip.samples.dtype.name}
+        yield said, [strip.samples.data]
 
 
 def warm() -> None:
@@ -149,8 +225,9 @@ def warm() -> None:
         reader.decode(encode(small, format))
 
 
-def _packed(picture: Picture) -> tuple[dict[str, Any], list[memoryview | bytes]]:
-    """A picture as JSON and buffers: arrays and bytes are told by the number of their buffer."""
+def _packed(picture: Picture | dict[str, Any]) -> _Answer:
+    """A picture, or its fields but for the samples, as JSON and buffers: arrays and bytes are told
+    by the number of their buffer."""
     given: list[memoryview | bytes] = []
 
     def kept(data: memoryview | bytes) -> int:
@@ -159,7 +236,10 @@ def _packed(picture: Picture) -> tuple[dict[str, Any], list[memoryview | bytes]]
 
     said: dict[str, Any] = {}
     for field in fields(Picture):
-        value = getattr(picture, field.name)
+        if isinstance(picture, Picture):
+            value = getattr(picture, field.name)
+        else:
+            value = picture.get(field.name)
         if isinstance(value, np.ndarray):
             array = np.ascontiguousarray(value)
             value = {"kind": array.dtype.name, "shape": array.shape, "at": kept(array.data)}
@@ -171,8 +251,11 @@ def _packed(picture: Picture) -> tuple[dict[str, Any], list[memoryview | bytes]]
     return said, given
 
 
-def _unpacked(said: dict[str, Any], given: list[bytearray]) -> Picture:
-    """What `_packed` packed. The child is not believed: what does not fit raises ValueError."""
+def _unpacked(
+    said: dict[str, Any], given: list[bytearray], samples: np.ndarray | None = None
+) -> Picture:
+    """What `_packed` packed, of samples that came before where they did. The child is not believed:
+    what does not fit raises ValueError."""
     values = {field.name: said[field.name] for field in fields(Picture)}
     for name in ("pixels", "alpha"):
         told = values[name]
@@ -192,4 +275,7 @@ def _unpacked(said: dict[str, Any], given: list[bytearray]) -> Picture:
     values["dpi"] = None if values["dpi"] is None else tuple(map(float, values["dpi"]))
     for name in ("orientation", "frames", "bits"):
         values[name] = int(values[name])
+    if samples is not None:
+        del values["pixels"], values["alpha"]
+        return reader.as_shown(samples, values)
     return Picture(**values)

@@ -208,19 +208,21 @@ def into_tiff(
     exif: bytes | None,
     blocks: Iterable[tuple[int, bytes]],
     dpi: tuple[float, float] | None,
-) -> bytes:
-    """A TIFF as libvips wrote it, with a directory at its end that also says what the file said.
+) -> list[bytes | tuple[int, int]]:
+    """A TIFF as libvips wrote it, with a directory at its end that also says what the file said:
+    bytes, and spans of `data`.
 
     Args:
-        data: A classic TIFF of one page.
+        data: A TIFF of one page, classic or big.
         exif: An EXIF block; its descriptive tags, EXIF and GPS directories go in.
         blocks: (tag, bytes): profile, XMP, IPTC.
         dpi: Pixels per inch; None leaves the resolution out.
     """
     order = byte_order(data)
     page = directory(data, order or "<", first_offset(data, order or "<"))
-    if order is None or page is None or _big(data):
-        return data
+    if order is None or page is None:
+        return [(0, len(data))]
+    big = _big(data)
     entries = {tag: e for tag, e in page.entries.items() if tag not in (*RESOLUTION, ORIENTATION)}
     entries[ORIENTATION] = Entry(3, 1, struct.pack(f"{order}H", 1), 0)
     if dpi:
@@ -242,9 +244,10 @@ def into_tiff(
             if sub and sub.entries:
                 subs[tag] = {t: _swapped(e) if swap else e for t, e in sub.entries.items()}
     start = len(data) + len(data) % 2
-    out = bytearray(data.ljust(start, b"\0"))
-    struct.pack_into(f"{order}I", out, 4, start)
-    return bytes(out) + _packed(entries, subs, order, start)
+    head = bytes(data[:8]) + struct.pack("<Q" if order == "<" else ">Q", start) if big else b""
+    head = head or bytes(data[:4]) + struct.pack(f"{order}I", start)
+    tail = bytes(start - len(data)) + _packed(entries, subs, order, start, big)
+    return [head, (len(head), len(data)), tail]
 
 
 def _swapped(entry: Entry) -> Entry:
@@ -254,21 +257,28 @@ def _swapped(entry: Entry) -> Entry:
 
 
 def _packed(
-    entries: dict[int, Entry], subs: dict[int, dict[int, Entry]], order: str, start: int
+    entries: dict[int, Entry],
+    subs: dict[int, dict[int, Entry]],
+    order: str,
+    start: int,
+    big: bool = False,
 ) -> bytes:
     """A directory with its values and sub-directories behind it, to lie at offset `start`."""
-    pointers = {tag: Entry(4, 1, bytes(4), 0) for tag in subs}
+    word, head, width = ("Q", "Q", 20) if big else ("I", "H", 12)
+    room = struct.calcsize(f"={word}")
+    pointers = {tag: Entry(18 if big else 4, 1, bytes(room), 0) for tag in subs}
     entries = {t: e for t, e in entries.items() if t not in (EXIF_IFD, GPS_IFD)} | pointers
-    table, values = bytearray(struct.pack(f"{order}H", len(entries))), bytearray()
-    free = start + 2 + 12 * len(entries) + 4
+    table, values = bytearray(struct.pack(f"{order}{head}", len(entries))), bytearray()
+    free = start + struct.calcsize(f"={head}") + width * len(entries) + room
     for tag, entry in sorted(entries.items()):
         raw = entry.raw
         if tag in subs:
             held = {t: e for t, e in subs[tag].items() if t != INTEROP_IFD}
-            raw = struct.pack(f"{order}I", free + len(values))
-            values += _packed(held, {}, order, free + len(values))
-        elif len(raw) > 4:
-            raw = struct.pack(f"{order}I", free + len(values))
+            raw = struct.pack(f"{order}{word}", free + len(values))
+            values += _packed(held, {}, order, free + len(values), big)
+        elif len(raw) > room:
+            raw = struct.pack(f"{order}{word}", free + len(values))
             values += entry.raw + bytes(len(entry.raw) % 2)
-        table += struct.pack(f"{order}HHI", tag, entry.kind, entry.count) + raw.ljust(4, b"\0")
-    return bytes(table) + bytes(4) + bytes(values)
+        told = struct.pack(f"{order}HH{word}", tag, entry.kind, entry.count)
+        table += told + raw.ljust(room, b"\0")
+    return bytes(table) + bytes(room) + bytes(values)

@@ -9,6 +9,7 @@ import os
 import sys
 import sysconfig
 import time
+from collections.abc import Generator
 from typing import Any, BinaryIO
 
 from .. import errors
@@ -29,7 +30,8 @@ def serve(told: dict[str, Any]) -> None:
     """Answer requests on stdin until it closes.
 
     Args:
-        told: `target`, "module:function", answers (request, buffers) with (answer, buffers);
+        told: `target`, "module:function", answers (request, buffers) with (answer, buffers), or is
+            a generator of such, parts that are sent as they come, which returns the last;
             `warm`, "module:function" or "", is called once before the files are shut, and loads
             what the target would load later; `memory`, bytes beyond what is in use then;
             `readable`, files that it may open, or None for none at all, Python's own included.
@@ -53,7 +55,10 @@ def serve(told: dict[str, Any]) -> None:
         _limit_time(said["seconds"])
         given: list[Any] = []
         try:
-            answer, given = target(said["request"], buffers)
+            answered = target(said["request"], buffers)
+            if isinstance(answered, Generator):
+                answered = _last(answered, answers)
+            answer, given = answered
         except MemoryError:
             answer = {"error": "MemoryError", "message": ""}
         except errors.RelumeError as error:
@@ -64,6 +69,16 @@ def serve(told: dict[str, Any]) -> None:
         del buffers
         frames.send(answers, answer, given)
         del given
+
+
+def _last(parts: Generator[Any, None, Any], answers: BinaryIO) -> Any:
+    """What a generator returns, after sending what it yields."""
+    while True:
+        try:
+            part, given = next(parts)
+        except StopIteration as end:
+            return end.value
+        frames.send(answers, {"part": part}, given)
 
 
 def _streams() -> tuple[BinaryIO, BinaryIO]:

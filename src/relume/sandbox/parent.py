@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO, cast
 
 from .. import errors
@@ -37,6 +37,7 @@ class Sandbox:
     Args:
         target: "module:function", (request, buffers) -> (answer, buffers), called in the child.
         warm: "module:function" that loads what the target needs, before files are shut; or "".
+        files: Numbers of open files that the child has too. Not on Windows.
         memory: Bytes that the child may take beyond what its libraries take. Held where the system
             has limits of address space (Linux); elsewhere only time is.
         readable: Files that the child may open, and what Python and its libraries load late; None
@@ -44,10 +45,17 @@ class Sandbox:
     """
 
     def __init__(
-        self, target: str, *, warm: str = "", memory: int, readable: Sequence[str] | None = None
+        self,
+        target: str,
+        *,
+        warm: str = "",
+        memory: int,
+        readable: Sequence[str] | None = None,
+        files: Sequence[int] = (),
     ) -> None:
         self.target, self.warm, self.memory = target, warm, memory
         self.readable = None if readable is None else list(readable)
+        self.files = tuple(files)
         self._child: subprocess.Popen[bytes] | None = None
         self._ready = self._late = False
 
@@ -66,6 +74,7 @@ class Sandbox:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env={**os.environ, **plain},
+            pass_fds=self.files,
             start_new_session=True,  # Ctrl-C is for the parent, which knows what to do
         )
         self._ready = False
@@ -77,6 +86,7 @@ class Sandbox:
         *,
         seconds: float,
         most: int,
+        take: Callable[[dict[str, Any], list[bytearray]], None] | None = None,
     ) -> tuple[dict[str, Any], list[bytearray]]:
         """The target's answer.
 
@@ -84,7 +94,8 @@ class Sandbox:
             request: JSON.
             buffers: What goes with it.
             seconds: Of the processor, and PATIENCE times as many on the clock.
-            most: Bytes of buffers that the answer may hold.
+            most: Bytes of buffers that the answer may hold, or any part of it.
+            take: Is given the parts that come before the answer, one after the other.
 
         Raises:
             StoppedError: The child took too long or too much, crashed, or was caught.
@@ -100,6 +111,12 @@ class Sandbox:
             with self._watched(running, PATIENCE * seconds):
                 frames.send(asked, {"request": request, "seconds": seconds}, buffers)
                 answer, given = frames.receive(answers, most)
+                while take is not None and "part" in answer:
+                    take(answer["part"], given)
+                    answer, given = frames.receive(answers, most)
+        except errors.RelumeError:  # of `take`
+            self.close()
+            raise
         except (EOFError, OSError, frames.BrokenFrameError) as error:
             raise StoppedError(self._why(running, seconds, error)) from None
         except BaseException:  # of the parent's own: what the child would answer, nobody hears
