@@ -24,7 +24,6 @@ from .containers import Survey
 from .limits import LIMITS, Limits
 from .picture import Picture
 from .pieces import Data, Pieces, mapped
-from .scratch import LARGE
 
 _T = TypeVar("_T")
 _Answer = tuple[dict[str, Any], list[memoryview | bytes]]
@@ -56,13 +55,12 @@ class Decoder:
         data: Data,
         name: str = "the picture",
         home: Path | None = None,
-        large: int = LARGE,
     ) -> Picture:
         """As `reader.decode`, apart.
 
         Args:
-            home: Where a picture of about `large` bytes of samples or more may lie, in a file
-                without a name; None holds any picture in memory.
+            home: Where a picture of about `scratch.LARGE` bytes of samples or more may lie, in a
+                file without a name; None holds any picture in memory.
 
         Raises:
             PictureError: As `reader.decode`; or its decoder was stopped.
@@ -75,7 +73,7 @@ class Decoder:
         def made(said: dict[str, Any], given: list[bytearray]) -> Picture:
             return _unpacked(said, given, strips.samples)
 
-        return self._asked("decode", data, name, made, strips.take, large)
+        return self._asked("decode", data, name, made, strips.take, scratch.LARGE)
 
     def shape_of(self, data: Data, name: str = "the picture") -> tuple[int, int]:
         """(height, width) as shown, by the header alone.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import mmap
 import os
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
@@ -18,15 +19,16 @@ class Pieces:
     """Bytes, and spans of a file, one after the other; read when they are asked for.
 
     Args:
-        file: Open for reading; it stays open with this object.
+        file: Open for reading; this object keeps it open for itself.
         parts: Bytes, or (start, end) in the file; None for all of it.
     """
 
     def __init__(
         self, file: BinaryIO, parts: Sequence[bytes | tuple[int, int]] | None = None
     ) -> None:
-        self._file = file
-        self._parts = [(0, os.fstat(file.fileno()).st_size)] if parts is None else list(parts)
+        self._file = os.dup(file.fileno())
+        weakref.finalize(self, os.close, self._file)
+        self._parts = [(0, os.fstat(self._file).st_size)] if parts is None else list(parts)
 
     def __len__(self) -> int:
         return sum(len(p) if isinstance(p, bytes) else p[1] - p[0] for p in self._parts)
@@ -38,11 +40,11 @@ class Pieces:
                 continue
             start, end = part
             for at in range(start, end, PIECE):
-                yield _read(self._file.fileno(), at, min(PIECE, end - at))
+                yield _read(self._file, at, min(PIECE, end - at))
 
     def fileno(self) -> int:
         """Of the file."""
-        return self._file.fileno()
+        return self._file
 
 
 Data = bytes | Pieces

@@ -22,12 +22,12 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from ..errors import CheckError, PictureError
-from . import scratch, tags
+from . import pieces, scratch, tags
 from .containers import Survey, sniff, survey
 from .libvips import pyvips, reason
 from .limits import LIMITS, Limits
 from .picture import Picture
-from .pieces import LARGE, PIECE, Data, Pieces, let_go
+from .pieces import PIECE, Data, Pieces, let_go
 
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".tif", ".tiff", ".webp"}
 SUFFIXES |= {".gif", ".avif", ".heic", ".heif", ".hif", ".bmp", ".svg", ".jxl", ".jp2"}
@@ -66,10 +66,9 @@ def contents(path: Path | str) -> Data:
         PictureError: As `read_bytes`.
     """
     try:
-        file = _opened(path)
-        if hasattr(os, "pread") and os.fstat(file.fileno()).st_size >= LARGE:
-            return Pieces(file)
-        with file:
+        with _opened(path) as file:
+            if hasattr(os, "pread") and os.fstat(file.fileno()).st_size >= pieces.LARGE:
+                return Pieces(file)
             return file.read()
     except OSError as error:
         raise PictureError(f"{path}: {error.strerror or error}.") from error

@@ -171,19 +171,20 @@ def _spliced(
     image.set_progress(True)
     image.signal_connect("eval", let_go)
     try:
-        file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115, it stays open with the result
-        target = pyvips.Target.new_to_descriptor(file.fileno())
-        options = _OPTIONS[format](picture, quality)
-        if format == "tiff" and samples.nbytes > _CLASSIC:
-            options["bigtiff"] = True
-        getattr(image, f"{format}save_target")(target, **options)
-        parts = containers.spliced(cast(bytes, mapped(file.fileno())), said)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            target = pyvips.Target.new_to_descriptor(file.fileno())
+            options = _OPTIONS[format](picture, quality)
+            if format == "tiff" and samples.nbytes > _CLASSIC:
+                options["bigtiff"] = True
+            getattr(image, f"{format}save_target")(target, **options)
+            with contextlib.closing(mapped(file.fileno())) as encoded:
+                parts = containers.spliced(cast(bytes, encoded), said)
+            return Pieces(cast(BinaryIO, file), parts)
     except OSError as error:
         raise OutputError(
             f"{folder}: there is not the room to encode a large picture "
             f"({error.strerror or error})."
         ) from error
-    return Pieces(cast(BinaryIO, file), parts)
 
 
 def losses(picture: Picture, format: str) -> list[str]:
