@@ -5,11 +5,12 @@
 A small relume-s (width 8, batches of 4, augmented, its thumbnail silent in a tenth of the samples)
 on the CPU, with the loader's process beside it. A third of the kills, at least, fall inside the
 writing of a checkpoint, between the halves of the file: the process waits there. After each kill
-every checkpoint that has its name must hold what was written. Then a checkpoint is cut, and one has a
-byte changed: each time one line says so and the run goes on from the one before. Then the disk is
+every checkpoint that has its name must hold what was written. Then a checkpoint is cut, and one has
+a byte changed: each time one line says so and the run goes on from the one before. Then the disk is
 full (a limit on the size of files; with --tmpfs FOLDER one of 4 MB that is mounted there, for which
-one has to be root): the run ends with 3 and goes on later. At the end losses (hexadecimal), weights,
-their averages and the optimiser's state are compared bit by bit. Exit 1 where anything differs.
+one has to be root): the run ends with 3 and goes on later. At the end losses (hexadecimal),
+weights, their averages and the optimiser's state are compared bit by bit. Exit 1 where anything
+differs.
 """
 
 import argparse

@@ -3,13 +3,14 @@
     python benchmarks/memory.py [--pixels 100] [--cases jpeg,png,tiff] [--model relume-s]
     python benchmarks/memory.py --cases bigtiff --pixels 1000 --model identity
 
-Pictures are drawn by libvips from a seed: waves, a gradient and noise, 8 bits in JPEG and PNG, 16 in
-the TIFF (deflate), 8 in the BigTIFF (tiles of 256, uncompressed). Each is restored at x1 by a process
-of its own. `peak` is the larger of two figures: the kernel's own (ru_maxrss, over the process and
-its children, each for itself) and the sum of the resident memory of all of them, looked at twenty
-times a second. With `identity` a lossless result is compared with its input, sample by sample. The
-control reads the same file into memory with `relume.read` and must come out above the picture's own
-size: a meter that shows nothing would show nothing there. Exit 1 where a bar is missed.
+Pictures are drawn by libvips from a seed: waves, a gradient and noise, 8 bits in JPEG and PNG, 16
+in the TIFF (deflate), 8 in the BigTIFF (tiles of 256, uncompressed). Each is restored at x1 by a
+process of its own. `peak` is the larger of two figures: the kernel's own (ru_maxrss, over the
+process and its children, each for itself) and the sum of the resident memory of all of them, looked
+at twenty times a second. With `identity` a lossless result is compared with its input, sample by
+sample. The control reads the same file into memory with `relume.read` and must come out above the
+picture's own size: a meter that shows nothing would show nothing there. Exit 1 where a bar is
+missed.
 """
 
 import argparse

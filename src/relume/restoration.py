@@ -20,7 +20,7 @@ from .engine import Engine, open_engine
 from .errors import PictureError, ShapeError, UsageError
 from .guidance import Guidance, Guide, area_resize
 from .image import Picture, enlarge, is_image, read, resize_map
-from .image.colours import Canvas, Colours, enlarged, hides, is_flat
+from .image.colours import Canvas, Colours, enlarged, hides, is_flat, is_neutral
 from .image.limits import LIMITS, Limits
 from .priors import Prior
 from .priors.choice import priors_of, region_places, settings_of, stand_ins
@@ -123,7 +123,8 @@ def restore(
     colours = Colours(shown, fill_hidden=bool(looks))
     hidden = shown.alpha if looks and hides(shown) else None
     scale, notes = card.scale, list[str]()
-    canvas = Canvas(shown, scale)
+    # Of a scan without colour a network makes one with a cast, six levels of it in a gray ramp.
+    canvas = Canvas(shown, scale, neutral=is_neutral(shown))
     height, width = len(canvas.pixels), canvas.pixels.shape[1]
     if weight is not None and scale > 1:
         weight = resize_map(weight, (height, width))

@@ -69,13 +69,15 @@ class Canvas:
     Args:
         picture: Whose depth, alpha and metadata the result has.
         scale: 1, or the whole factor by which the result is larger.
+        neutral: Whether three equal channels stay equal.
 
     Attributes:
         flat: Whether all that was put in is of one colour.
     """
 
-    def __init__(self, picture: Picture, scale: int = 1) -> None:
+    def __init__(self, picture: Picture, scale: int = 1, *, neutral: bool = False) -> None:
         self.picture, self.scale, self.flat = picture, scale, True
+        self.neutral = neutral
         h, w, c = picture.pixels.shape
         self.pixels = scratch.like(picture.pixels, (h * scale, w * scale, c), picture.pixels.dtype)
 
@@ -92,12 +94,16 @@ class Canvas:
             raise ShapeError(f"rgb must be {wanted}, got {rgb.shape}.")
         if not np.isfinite(rgb).all():
             raise CheckError("The restored picture holds values that are not finite; not written.")
-        if picture.gray:  # written so that three equal channels give exactly that value
+        if (
+            picture.gray or self.neutral
+        ):  # written so that three equal channels give exactly that value
             r, g, b = rgb[0]
             colours = (r + ((g - r) + (b - r)) / 3)[None]
         else:
             colours = rgb[0]
         pixels = native(colours, picture.peak, picture.pixels.dtype)
+        if self.neutral and not picture.gray:
+            pixels = pixels.repeat(3, axis=2)
         if picture.peak == 1:
             before = picture.pixels[top // self.scale : bottom // self.scale]
             if self.scale > 1:
@@ -133,6 +139,16 @@ def is_flat(picture: Picture) -> bool:
     """Whether a picture is of one colour."""
     pixels = picture.pixels
     return all((pixels[a:b] == pixels[:1, :1]).all() for a, b in scratch.strips(pixels))
+
+
+def is_neutral(picture: Picture) -> bool:
+    """Whether a picture of three channels shows no colour: a black-and-white scan, saved as RGB."""
+    pixels = picture.pixels
+    return not picture.gray and all(
+        (pixels[a : a + 1] == pixels[a : a + 1, :, :1]).all()
+        and (pixels[a:b] == pixels[a:b, :, :1]).all()
+        for a, b in scratch.strips(pixels)
+    )
 
 
 def hides(picture: Picture) -> bool:
