@@ -283,7 +283,7 @@ def test_an_unknown_name_names_the_nearest():
 
 
 def test_shipped_models_are_found_by_name(monkeypatch):
-    monkeypatch.setattr(cards, "MODELS", tiny_model().parent)
+    monkeypatch.setattr(cards.files, "MODELS", tiny_model().parent)
     assert find("tiny").card.name == "tiny"
     assert [m.card.name for m in cards.shipped()] == ["tiny"]
     assert cards.names() == ["tiny", "identity", "invert"]

@@ -249,7 +249,7 @@ def test_doctor_tells_the_machine_and_mends(relume, monkeypatch, tmp_path):
     assert {"python", "cores", "memory_gb", "cpu_bf16", "engines", "devices"} <= set(
         document["machine"]
     )
-    monkeypatch.setattr(card, "MODELS", tmp_path)
+    monkeypatch.setattr(card.files, "MODELS", tmp_path)
     code, _, err = relume("doctor")
     assert code == 5
     assert card.DEFAULT in err

@@ -10,7 +10,7 @@ from tiny import Tiny, thumbnail, tiny_model
 
 from relume import engine as engines
 from relume.card import find, survey
-from relume.engine import Engine, OnnxEngine, OpenVinoEngine, open_engine
+from relume.engine import Engine, OnnxEngine, OpenVinoEngine, open_engine, out_of_memory
 from relume.errors import (
     CheckError,
     GuidanceError,
@@ -252,3 +252,33 @@ def test_openvino_is_silent(tmp_path):
 def test_opening_and_running_say_nothing(capfd, tile):
     open_engine(tiny_model(), "onnx")(tile, thumbnail())
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "std::bad_alloc",
+        "bad allocation",
+        "Failed to allocate memory for requested buffer of size 4294967296",
+        "CUDA failure 2: out of memory ; GPU=0",
+        "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED",
+        "[GPU] clEnqueueMapBuffer, error code: -5 CL_OUT_OF_RESOURCES",
+        "[GPU] Exceeded max size of memory object allocation: requested 5 bytes",
+        "CL_MEM_OBJECT_ALLOCATION_FAILURE",
+        "DefaultCPUAllocator: not enough memory: you tried to allocate 4 bytes.",
+    ],
+)
+def test_every_runtime_is_understood_when_it_runs_out_of_memory(words):
+    assert out_of_memory(RuntimeError(words))
+    assert not out_of_memory(RuntimeError("Got invalid dimensions for input: lq"))
+
+
+def test_torch_out_of_memory_on_the_cpu_is_a_memory_error(tile, monkeypatch):
+    engine = open_engine(tiny_model(), "torch", "cpu")
+
+    def full(*_):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9")
+
+    monkeypatch.setattr(engine, "restorer", full)
+    with pytest.raises(MemoryError):
+        engine(tile, thumbnail())

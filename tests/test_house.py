@@ -17,8 +17,8 @@ ROOT = Path(relume.__file__).parent
 # for its last line.
 GROUND = """
 errors
-sandbox
-card image/ guidance
+sandbox/
+card/ image/ guidance
 engine tiling
 priors/
 restoration diagnosis

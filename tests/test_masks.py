@@ -429,7 +429,7 @@ def test_a_shipped_mask_network_is_found_by_its_name(
 ):
     shipped = tmp_path / "shipped"
     shipped.mkdir()
-    monkeypatch.setattr(cards, "MODELS", shipped)
+    monkeypatch.setattr(cards.files, "MODELS", shipped)
     for kind in (".onnx", ".safetensors"):
         for path, name in ((model, "masks"), (model, "told.damage"), (guided, "told")):
             shutil.copy(path.with_suffix(kind), shipped / f"{name}{kind}")
@@ -483,7 +483,7 @@ def test_an_adapter_says_who_tells_it(shipped, model, root, tmp_path, monkeypatc
         f"priors.damage.model={'masks' if shipped else model}",
     ]
     if shipped:
-        monkeypatch.setattr(cards, "MODELS", tmp_path / "shipped")
+        monkeypatch.setattr(cards.files, "MODELS", tmp_path / "shipped")
         shutil.copytree(model.parent, tmp_path / "shipped")
         for path in (tmp_path / "shipped").glob("guided.damage.*"):
             path.rename(path.with_name(f"masks{path.suffix}"))

@@ -386,3 +386,20 @@ def test_what_alpha_hides_stays_hidden_and_touches_nothing():
         np.testing.assert_array_equal(result.pixels[alpha > 0], 255 - shown[alpha > 0])
         seen.append(spy.tiles[0][0])
     np.testing.assert_array_equal(*seen)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.float32])
+def test_a_scan_without_colour_gets_no_cast(kind):
+    class Warm(Spy):
+        def __call__(self, tile, guidance):
+            return tile * np.array([1.0, 0.97, 0.9], np.float32)[:, None, None]
+
+    values = np.random.default_rng(0).random((20, 30, 1))
+    gray = (values if kind is np.float32 else values * np.iinfo(kind).max).astype(kind)
+    out = restore(Picture(gray.repeat(3, 2)), Warm()).picture.pixels
+    assert (out == out[..., :1]).all()
+    assert np.array_equal(out[..., :1], restore(Picture(gray), Warm()).picture.pixels)
+    coloured = gray.repeat(3, 2)
+    coloured[3, 4, 1] = 0
+    out = restore(Picture(coloured), Warm()).picture.pixels
+    assert (out != out[..., :1]).any()

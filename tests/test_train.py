@@ -1,12 +1,13 @@
 """The training loop: goes on bit-equal, survives a cut checkpoint, and never steps on a NaN."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from relume.errors import CheckError, RecipeError, UsageError
+from relume.errors import CheckError, OutputError, RecipeError, UsageError
 from relume.guidance import Guidance
 from relume.lab.data import Batch
 from relume.lab.losses import charbonnier
@@ -92,6 +93,69 @@ def test_a_cut_checkpoint_falls_back_to_the_one_before(tmp_path, unbroken, capsy
     newest.write_bytes(newest.read_bytes()[: newest.stat().st_size // 2])
     weights = run(tmp_path)
     assert "is not whole" in capsys.readouterr().err
+    assert all(torch.equal(weights[k], unbroken[0][k]) for k in weights)
+
+
+def test_a_checkpoint_with_a_changed_byte_falls_back_to_the_one_before(tmp_path, unbroken, capsys):
+    run(tmp_path, steps=11)
+    newest = sorted((tmp_path / "checkpoints").glob("*.safetensors"))[-1]
+    held = bytearray(newest.read_bytes())
+    held[-5] ^= 1
+    newest.write_bytes(held)
+    weights = run(tmp_path)
+    told = [line for line in capsys.readouterr().err.splitlines() if "is not whole" in line]
+    assert len(told) == 1
+    assert all(torch.equal(weights[k], unbroken[0][k]) for k in weights)
+
+
+def test_a_run_killed_inside_a_checkpoint_goes_on_and_leaves_nothing(tmp_path, unbroken):
+    run(tmp_path, steps=8)
+    half = tmp_path / "checkpoints" / ".step-00000010.safetensors.77.part"
+    half.write_bytes(b"half")
+    other = tmp_path / "checkpoints" / ".step-00000011.safetensors.78.part"
+    other.write_bytes(b"half")
+    weights = run(tmp_path)
+    assert not half.exists()
+    assert not other.exists()
+    assert losses(tmp_path) == unbroken[1]
+    assert all(torch.equal(weights[k], unbroken[0][k]) for k in weights)
+
+
+@pytest.mark.parametrize("what", ["checkpoint", "log"])
+def test_a_full_disk_stops_training_and_keeps_the_last_good_state(
+    tmp_path, unbroken, monkeypatch, what
+):
+    run(tmp_path, steps=7)
+    kept = {p.name: p.read_bytes() for p in (tmp_path / "checkpoints").iterdir()}
+    real = Path.open
+
+    class Full:
+        def __init__(self, file):
+            self.file = file
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.file.close()
+
+        def write(self, data):
+            self.file.write(data[:10])
+            raise OSError(28, "No space left on device")
+
+    def opened(path, mode="r", *given, **named):
+        file = real(path, mode, *given, **named)
+        wanted = ".step-" in path.name if what == "checkpoint" else mode == "a"
+        return Full(file) if wanted else file
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", opened)
+        with pytest.raises(OutputError, match="cannot be written") as error:
+            run(tmp_path)
+    assert error.value.exit_code == 3
+    assert {p.name: p.read_bytes() for p in (tmp_path / "checkpoints").iterdir()} == kept
+    weights = run(tmp_path)
+    assert losses(tmp_path) == unbroken[1]
     assert all(torch.equal(weights[k], unbroken[0][k]) for k in weights)
 
 

@@ -567,10 +567,20 @@ def _refused(model: ModelFile, error: Exception) -> ModelError:
 
 def _stopped(card: Card, tile: np.ndarray, error: Exception) -> Exception:
     """Out of memory in a form that tiling understands; everything else as a check that failed."""
-    words = str(error).lower()
-    if isinstance(error, MemoryError) or "bad_alloc" in words or "allocate" in words:
+    if out_of_memory(error):
         return MemoryError(f"{card.name} has not the memory for a tile of {tile.shape[2:]}.")
     return CheckError(f"{card.name} stopped at a tile of {tile.shape[2:]}: {_line(error)}")
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether a runtime ran out of memory; they have no class for it, and say it in many words."""
+    words = str(error).lower().replace("_", " ")
+    return isinstance(error, MemoryError) or any(said in words for said in _NO_MEMORY)
+
+
+_NO_MEMORY = ("bad alloc", "bad allocation", "allocate", "alloc failed", "allocation failure")
+_NO_MEMORY += ("out of memory", "out of host memory", "out of resources", "insufficient memory")
+_NO_MEMORY += ("max size of memory object allocation",)
 
 
 def _line(error: Exception) -> str:

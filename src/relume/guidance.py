@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
@@ -295,7 +295,37 @@ def area_weights(size: int, to: int) -> np.ndarray:
     return (cover / cover.sum(1, keepdims=True)).astype(np.float32)
 
 
-def area_resize(array: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(..., h, w) float to (..., height, width): the mean over the area each new sample covers."""
-    rows, columns = area_weights(array.shape[-2], height), area_weights(array.shape[-1], width)
-    return rows @ array @ columns.T
+class InRows(Protocol):
+    """A picture that is not there as a whole: (N, C, H, W) float32, `rows` at a time."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def rows(self, top: int, bottom: int) -> np.ndarray:
+        """(N, C, bottom - top, W)."""
+        ...
+
+
+LARGE = 32_000_000
+"""Pixels from which the sums over a whole picture are taken over strips: of that size alone, so
+that they are the same wherever the picture lies."""
+ROWS = 256
+"""Rows of such a strip."""
+
+
+def area_resize(array: np.ndarray | InRows, height: int, width: int) -> np.ndarray:
+    """(..., h, w) float to (..., height, width): the mean over the area each new sample covers.
+
+    A picture that comes in rows is read once, from top to bottom.
+    """
+    h, w = array.shape[-2:]
+    rows, columns = area_weights(h, height), area_weights(w, width)
+    if isinstance(array, np.ndarray):
+        return rows @ array @ columns.T
+    if h * w <= LARGE:
+        return rows @ array.rows(0, h) @ columns.T
+    total = np.zeros((*array.shape[:-2], height, width), np.float32)
+    for top in range(0, h, ROWS):
+        bottom = min(h, top + ROWS)
+        total += rows[:, top:bottom] @ (array.rows(top, bottom) @ columns.T)
+    return total

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,11 +20,19 @@ from .engine import Engine, open_engine
 from .errors import PictureError, ShapeError, UsageError
 from .guidance import Guidance, Guide, area_resize
 from .image import Picture, enlarge, is_image, read, resize_map
+from .image.colours import Canvas, Colours, enlarged, hides, is_flat, is_neutral
+from .image.limits import LIMITS, Limits
 from .priors import Prior
 from .priors.choice import priors_of, region_places, settings_of, stand_ins
 from .priors.damage import ACTION, KINDS, UNKNOWN, DamagePrior
 from .priors.own import OwnMasks, Told, files_digest, of_labels
-from .tiling import plan
+from .priors.thumbnail import ThumbnailPrior
+from .tiling import Plan, plan
+
+BY_ROWS = (ThumbnailPrior, DamagePrior, Told)
+"""Priors that do with rows of a picture; the others are given the whole of it."""
+
+_ROWS = 512  # of a mask, that are looked at together
 
 OVERLAY = ".overlay.png"
 MAP_ENDINGS = (*(f".{kind}.png" for kind in KINDS), OVERLAY)
@@ -61,6 +69,7 @@ def restore(
     sam: str | Path | None = None,
     regions: np.ndarray | Guide | str | Path | None = None,
     tile: int | str = "auto",
+    limits: Limits = LIMITS,
 ) -> Restored:
     """Restore one picture.
 
@@ -79,11 +88,12 @@ def restore(
         regions: Your own, in the place of the region prior: labels (H, W) int, 0 = none, a Guide of
             regions, or a path as `OwnMasks` takes it.
         tile: "auto", or the side of a tile in input pixels.
+        limits: What the result may cost.
 
     Raises:
         UsageError: A value out of range, or a prior that the model does not read.
         ShapeError: An array that is not a picture, or not regions.
-        PictureError: The file was refused, or its masks.
+        PictureError: The file was refused, or its masks, or the result would be too large.
         MissingError, ModelError: What a prior needs: scikit-image, SAM's weights, the lab.
         CheckError: The model's answer is not finite; nothing can be written from it.
     """
@@ -96,6 +106,7 @@ def restore(
         engine = open_engine(engine)
     card = engine.card
     check_restores(card)
+    limits.check_output(shown.width * card.scale, shown.height * card.scale)
     asked = priors_of(card, prior, sam=sam, masks=engine.masks)
     places = region_places(card, asked) if regions is not None else []
     if strength == 0 or (weight is not None and not weight.any()):
@@ -109,23 +120,39 @@ def restore(
         asked |= dict.fromkeys(places, Told(told))
     # Who looks at neighbours must not see the colours that alpha hides.
     looks = card.reach or card.reads or card.support == "global"
-    hidden = shown.hidden if looks else None
-    rgb = shown.rgb(fill_hidden=hidden is not None)
-    out, notes = run_model(rgb, engine, asked, tile)
+    colours = Colours(shown, fill_hidden=bool(looks))
+    hidden = shown.alpha if looks and hides(shown) else None
+    scale, notes = card.scale, list[str]()
+    # Of a scan without colour a network makes one with a cast, six levels of it in a gray ramp.
+    canvas = Canvas(shown, scale, neutral=is_neutral(shown))
+    height, width = len(canvas.pixels), canvas.pixels.shape[1]
+    if weight is not None and scale > 1:
+        weight = resize_map(weight, (height, width))
+    for top, out in strips_of(colours, engine, asked, tile, notes):
+        bottom = top + out.shape[2]
+        rows = slice(top, bottom)
+        if strength < 1 or weight is not None:
+            before = enlarged(colours.rows, shown.height, scale, top, bottom)
+            mix = np.float32(strength)
+            if weight is not None:
+                mix = strength * weight[rows]
+            out = (before * (1 - mix) + out * mix).astype(np.float32, copy=False)
+        canvas.put(top, out)
+        if scale == 1:  # exact by construction, in any depth
+            keep(canvas.pixels[rows], shown.pixels[rows], None if weight is None else weight[rows])
+            keep(canvas.pixels[rows], shown.pixels[rows], None if hidden is None else hidden[rows])
     announced += [*stand_ins(card, asked), *notes]
-    scale = card.scale
-    if strength < 1 or weight is not None:
-        before = rgb if scale == 1 else enlarge(rgb, scale)
-        mix = np.float32(strength)
-        if weight is not None:
-            mix = strength * (weight if scale == 1 else resize_map(weight, out.shape[-2:]))
-        out = before * (1 - mix) + out * mix
-    result = shown.with_rgb(out.astype(np.float32, copy=False), scale)
-    for kept in (hidden, None if weight is None else weight == 0):
-        if kept is not None and scale == 1:  # exact by construction, in any depth
-            result.pixels[kept] = shown.pixels[kept]
+    result = canvas.done()
+    if canvas.flat and not is_flat(shown):
+        announced.append("the result is one flat colour, which the picture is not: look at it")
     names = settings_of(asked)["prior"]
     return Restored(result, False, tuple(announced), names, time.perf_counter() - began)
+
+
+def keep(pixels: np.ndarray, before: np.ndarray, weight: np.ndarray | None) -> None:
+    """Pixels (h, w, C) become in place what they were where a weight (h, w) is not above 0."""
+    if weight is not None and (kept := ~(weight > 0)).any():
+        pixels[kept] = before[kept]
 
 
 def check_restores(card: Card) -> None:
@@ -193,6 +220,7 @@ def for_files(
     prior: str | Mapping[str, Prior] = "auto",
     regions: OwnMasks | None = None,
     tile: int | str = "auto",
+    limits: Limits = LIMITS,
 ) -> Callable[[Path, Picture], Answer]:
     """`restore` as `batch.run` calls it, with the masks and the regions of each file.
 
@@ -216,6 +244,7 @@ def for_files(
                 prior=asked,
                 regions=own,
                 tile=tile,
+                limits=limits,
             )
             announced = (*notes, *result.announced, *engine.notes)
             engine.notes = []
@@ -236,10 +265,36 @@ def run_model(
         CheckError: The answer holds values that are not finite.
         PictureError: There is not the memory for the smallest tile.
     """
+    announced: list[str] = []
+    tiles, guidance = _planned(rgb, engine, priors, tile)
+    out = tiles.run(rgb, guidance, engine, announce=announced.append)
+    return out, announced
+
+
+def strips_of(
+    colours: Colours,
+    engine: Engine,
+    priors: Mapping[str, Prior],
+    tile: int | str,
+    announced: list[str],
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The model's answer as `Plan.strips` gives it; what has to be announced joins `announced`.
+
+    Raises:
+        CheckError, PictureError: As `run_model`.
+    """
+    tiles, guidance = _planned(colours, engine, priors, tile)
+    yield from tiles.strips(colours, guidance, engine, announce=announced.append)
+
+
+def _planned(
+    rgb: np.ndarray | Colours, engine: Engine, priors: Mapping[str, Prior], tile: int | str
+) -> tuple[Plan, Guidance]:
+    """The tiles, and what is known of the whole picture before the first of them."""
     card = engine.card
     guidance = look(rgb, card, priors, engine.first, tile)
-    guidance = engine.prepare(view_of(rgb, card.view_side), guidance)
-
+    if card.prepared or card.view_side:
+        guidance = engine.prepare(view_of(rgb, card.view_side), guidance)
     height, width = rgb.shape[-2:]
     tiles = plan(
         height,
@@ -249,9 +304,7 @@ def run_model(
         overlap=card.overlap,
         tile=tile_side(tile),
     )
-    announced: list[str] = []
-    out = tiles.run(rgb, guidance, engine, announce=announced.append)
-    return out, announced
+    return tiles, guidance
 
 
 def seconds_per_pixel(
@@ -271,7 +324,7 @@ def seconds_per_pixel(
 
 
 def look(
-    rgb: np.ndarray,
+    rgb: np.ndarray | Colours,
     card: Card,
     priors: Mapping[str, Prior],
     first: Engine | None = None,
@@ -284,9 +337,15 @@ def look(
     """
     # Who was told what to say looks at nothing.
     if first is not None and not all(isinstance(prior, Told) for prior in priors.values()):
+        rgb = rgb if isinstance(rgb, np.ndarray) else rgb.whole()
         rgb, _ = run_model(rgb, first, priors_of(first.card, "auto", masks=first.masks), tile)
         rgb = np.clip(rgb, 0, 1)  # as in training, and as a file would hold it
-    return Guidance({r.prior: priors[r.prior](rgb) for r in card.reads if r.prior in priors})
+    said: dict[str, Guide] = {}
+    for prior in (r.prior for r in card.reads if r.prior in priors):
+        if not isinstance(rgb, np.ndarray) and not isinstance(priors[prior], BY_ROWS):
+            rgb = rgb.whole()
+        said[prior] = priors[prior](rgb)  # pyright: ignore[reportArgumentType]
+    return Guidance(said)
 
 
 def tile_side(tile: int | str) -> int | Literal["auto"]:
@@ -306,12 +365,12 @@ def tile_side(tile: int | str) -> int | Literal["auto"]:
     return side
 
 
-def view_of(rgb: np.ndarray, side: int) -> np.ndarray:
+def view_of(rgb: np.ndarray | Colours, side: int) -> np.ndarray:
     """The whole picture, no edge longer than `side`, by area means; `side` 0 leaves its size."""
     height, width = rgb.shape[-2:]
     longest = max(height, width)
     if side <= 0 or longest <= side:
-        return rgb
+        return rgb if isinstance(rgb, np.ndarray) else rgb.whole()
     shape = [max(1, round(edge * side / longest)) for edge in (height, width)]
     return area_resize(rgb, *shape)
 
@@ -350,7 +409,10 @@ def as_map(map: Picture | str | Path | np.ndarray, shape: tuple[int, ...]) -> np
     if isinstance(map, (str, Path)):
         map = read(Path(map))
     if isinstance(map, Picture):
-        weight = map.rgb()[0].mean(0)
+        weight = np.empty(map.pixels.shape[:2], np.float32)
+        for top in range(0, map.height, _ROWS):
+            rows = Colours(map).rows(top, min(map.height, top + _ROWS))
+            weight[top : top + _ROWS] = rows[0].mean(0)
     else:
         weight = np.asarray(map, np.float32)
         if weight.ndim != 2 or not (weight.size and 0 <= weight.min() <= weight.max() <= 1):

@@ -12,7 +12,8 @@ from typing import Any
 
 from . import batch
 from .errors import CheckError, OutputError, PictureError, ShapeError, UsageError
-from .image import Picture, decode, place, read_bytes
+from .image import Picture, place, read_bytes
+from .image.apart import decoder
 from .image.reader import SUFFIXES
 
 
@@ -69,8 +70,8 @@ def run(
     their suffix in the name.
 
     Args:
-        job: inputs, out (a folder, made when there is something to write), recursive, overwrite and
-            settings are read.
+        job: inputs, out (a folder, made when there is something to write), recursive, overwrite,
+            settings and limits are read.
         task: What is done with each.
         writes: False writes nothing, and `out` is not looked at.
         progress: Called with each record, how many are done, and of how many.
@@ -158,7 +159,7 @@ def _look(
             words = {field: str(path) for field, path in paths.items()}
             record |= {"status": "skipped", "message": "already done", **kept, **words}
             return
-    picture = decode(data, str(source))
+    picture = decoder(job.limits).decode(data, str(source))
     seen = task.look(source, picture)
     notes = [*seen.announced]
     if picture.frames > 1:

@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 
 from .errors import GuidanceError, PictureError, ShapeError, UsageError
-from .guidance import Guidance, Guide
+from .guidance import LARGE, Guidance, Guide, InRows
 
 AUTO = 448  # as a whole process fastest on half a megapixel, in 375 MB; see benchmarks/start.py
 SMALLEST = 64
@@ -62,17 +62,17 @@ class Plan:
 
     def run(
         self,
-        rgb: np.ndarray,
+        rgb: np.ndarray | InRows,
         guidance: Guidance,
         fn: Restore,
         *,
         announce: Callable[[str], None] | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> np.ndarray:
-        """Restore a picture tile by tile.
+        """Restore a picture tile by tile, and give it as a whole.
 
         Args:
-            rgb: (1, C, height, width) float32.
+            rgb: (1, C, height, width) float32, or rows of it.
             guidance: Of the whole picture; it is cropped with each tile.
             fn: (tile, guidance) -> (1, K, scale h, scale w), an engine for example.
             announce: Told in words when memory ran out and tiles became smaller; None: the
@@ -83,22 +83,53 @@ class Plan:
             (1, K, scale height, scale width) float32.
 
         Raises:
+            As `strips`.
+        """
+        out = np.empty((1, 0, 0, 0), np.float32)
+        for top, rows in self.strips(rgb, guidance, fn, announce=announce, progress=progress):
+            if rows.shape[2] == self.height * self.scale:
+                return rows
+            if out.shape[1] != rows.shape[1]:
+                size = (1, rows.shape[1], self.height * self.scale, rows.shape[3])
+                out = np.empty(size, np.float32)
+            out[:, :, top : top + rows.shape[2]] = rows
+        return out
+
+    def strips(
+        self,
+        rgb: np.ndarray | InRows,
+        guidance: Guidance,
+        fn: Restore,
+        *,
+        announce: Callable[[str], None] | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """Restore a picture tile by tile; memory is taken for a row of tiles.
+
+        Args:
+            As for `run`.
+
+        Yields:
+            (first row, (1, K, h, scale width) float32) of the result, from top to bottom. Where
+            memory runs out they begin again at the top, from smaller tiles.
+
+        Raises:
             ShapeError: `rgb` is not of the planned size, or `fn` gives another size than promised.
             GuidanceError: A guide does not fit the picture or the grid of tiles.
             PictureError: There is not the memory for the smallest tile.
         """
-        if rgb.ndim != 4 or rgb.shape[0] != 1 or rgb.shape[2:] != (self.height, self.width):
-            raise ShapeError(
-                f"The plan is for (1, C, {self.height}, {self.width}), got {rgb.shape}."
-            )
+        shape = rgb.shape
+        if len(shape) != 4 or shape[0] != 1 or shape[2:] != (self.height, self.width):
+            raise ShapeError(f"The plan is for (1, C, {self.height}, {self.width}), got {shape}.")
         try:
-            return self._run(rgb, guidance, fn, progress)
+            yield from self._strips(rgb, guidance, fn, progress)
+            return
         except MemoryError:
             if announce is None:
                 raise
             smaller = self._smaller()
         announce(f"memory ran out; tiles of {smaller.tile[0]} x {smaller.tile[1]} pixels instead")
-        return smaller.run(rgb, guidance, fn, announce=announce, progress=progress)
+        yield from smaller.strips(rgb, guidance, fn, announce=announce, progress=progress)
 
     def _smaller(self) -> Plan:
         area, smallest = self.tile[0] * self.tile[1], max(SMALLEST, self.multiple_of)
@@ -118,36 +149,50 @@ class Plan:
             )
         return smaller
 
-    def _run(
+    def _strips(
         self,
-        rgb: np.ndarray,
+        rgb: np.ndarray | InRows,
         guidance: Guidance,
         fn: Restore,
         progress: Callable[[int, int], None] | None,
-    ) -> np.ndarray:
+    ) -> Iterator[tuple[int, np.ndarray]]:
         s = self.scale
         padded = guidance.map(self._padded)
         rows = _shares(self.tops, self.tile[0], self.overlap, self.height, s)
         columns = _shares(self.lefts, self.tile[1], self.overlap, self.width, s)
-        out = np.zeros((1, 0, 0, 0), np.float32)
-        for done, (top, left, h, w) in enumerate(self):
-            tile = _cut(_cut(rgb, top, h, axis=2), left, w, axis=3)
-            restored = fn(np.ascontiguousarray(tile), padded.crop(top, left, h, w))
-            if not done:
-                out = np.zeros((1, restored.shape[1], self.height * s, self.width * s), np.float32)
-            if restored.shape != (1, out.shape[1], h * s, w * s):
-                raise ShapeError(f"A tile of {tile.shape} came back as {restored.shape}.")
-            i, j = divmod(done, len(self.lefts))
-            (y0, wy), (x0, wx) = rows[i], columns[j]
-            part = restored[..., y0 - top * s :, x0 - left * s :][..., : len(wy), : len(wx)]
-            target = out[..., y0 : y0 + len(wy), x0 : x0 + len(wx)]
-            if len(self) == 1:
-                target[...] = part
-            else:
-                target += _faded(part, wy, wx)
-            if progress:
-                progress(done + 1, len(self))
-        return out
+        # Rows that no later tile answers for.
+        ends = [*[y0 for y0, wy in rows if len(wy)][1:], self.height * s]
+        begin, channels = 0, 0
+        under_way = np.zeros((1, 0, 0, self.width * s), np.float32)
+        for i, top in enumerate(self.tops):
+            y0, wy = rows[i]
+            band = _band(rgb, top, min(self.height, top + self.tile[0]))
+            for j, left in enumerate(self.lefts):
+                tile = _cut(_cut(band, 0, self.tile[0], axis=2), left, self.tile[1], axis=3)
+                restored = fn(np.ascontiguousarray(tile), padded.crop(top, left, *self.tile))
+                if not channels:
+                    channels = restored.shape[1]
+                    under_way = np.zeros((1, channels, 0, self.width * s), np.float32)
+                if restored.shape != (1, channels, self.tile[0] * s, self.tile[1] * s):
+                    raise ShapeError(f"A tile of {tile.shape} came back as {restored.shape}.")
+                x0, wx = columns[j]
+                part = restored[..., y0 - top * s :, x0 - left * s :][..., : len(wy), : len(wx)]
+                if len(self) == 1:
+                    under_way = part.copy()
+                elif len(wy):
+                    more = y0 + len(wy) - begin - under_way.shape[2]
+                    if more > 0:
+                        shape = (1, channels, more, self.width * s)
+                        under_way = np.concatenate([under_way, np.zeros(shape, np.float32)], axis=2)
+                    at = y0 - begin
+                    under_way[..., at : at + len(wy), x0 : x0 + len(wx)] += _faded(part, wy, wx)
+                if progress:
+                    progress(i * len(self.lefts) + j + 1, len(self))
+            if len(wy):
+                end = ends.pop(0) // s * s
+                if end > begin:
+                    yield begin, under_way[:, :, : end - begin]
+                    begin, under_way = end, under_way[:, :, end - begin :]
 
     def _padded(self, guide: Guide) -> Guide:
         """A spatial guide, continued to the padded picture."""
@@ -212,7 +257,8 @@ def plan(
         (n * h * k * w, n * k, abs(h - w), n, h, k, w)
         for n, h in _splits(rows, shared)
         for k, w in across
-        if h * w <= most
+        # A row of tiles of a large picture has to fit in memory.
+        if h * w <= most and (height * width <= LARGE or h * m <= max(2 * side, (shared + 1) * m))
     )
     return Plan(
         height=height,
@@ -274,6 +320,11 @@ def _faded(part: np.ndarray, wy: np.ndarray, wx: np.ndarray) -> np.ndarray:
     part[..., rows, :] *= wy[rows, None]
     part[..., columns] *= wx[columns]
     return part
+
+
+def _band(rgb: np.ndarray | InRows, top: int, bottom: int) -> np.ndarray:
+    """Rows of a picture, (1, C, bottom - top, W)."""
+    return rgb[:, :, top:bottom] if isinstance(rgb, np.ndarray) else rgb.rows(top, bottom)
 
 
 def _cut(array: np.ndarray, start: int, size: int, *, axis: int) -> np.ndarray:

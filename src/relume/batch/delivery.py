@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..errors import OutputError
 from ..image import Picture, placing, reader, writer
+from ..image.pieces import Data
 from .job import Record, one_line
 from .journal import Journal
 
@@ -35,7 +36,7 @@ class Result:
         sidecar: Whether the record is to be written beside it.
     """
 
-    content: bytes | Picture
+    content: Data | Picture
     target: Path
     key: str
     record: Record
@@ -45,9 +46,9 @@ class Result:
     @property
     def size(self) -> int:
         """Bytes in memory."""
-        if isinstance(self.content, bytes):
-            return len(self.content)
-        return self.content.pixels.nbytes
+        if isinstance(self.content, Picture):
+            return self.content.pixels.nbytes
+        return len(self.content)
 
 
 class Delivery:
@@ -59,7 +60,7 @@ class Delivery:
     """
 
     def __init__(self, journal: Journal, home: Path) -> None:
-        self._journal, self._home = journal, home
+        self._journal, self.home = journal, home
         self._pool = ThreadPoolExecutor(THREADS, "relume-delivery")
         self._free = threading.Condition()
         self._under_way = 0
@@ -95,11 +96,11 @@ class Delivery:
             told = [*result.record["announced"], *map(one_line, lost)]
             result.record["announced"] = list(dict.fromkeys(told))
         with placing.explained(target):
-            home = self._home.stat()  # gone with the folder above it: nothing is made anew
+            home = self.home.stat()  # gone with the folder above it: nothing is made anew
             make(target.parent)
             same = home.st_dev == target.parent.stat().st_dev
             # A folder below OUT may be another file system's, where nothing can be moved to.
-            folder = self._home if same else target.parent
+            folder = self.home if same else target.parent
             beside = placing.put(data, folder)
             try:
                 if isinstance(result.content, Picture):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..image.limits import LIMITS, Limits
 from ..image.picture import Picture
 
 Record = dict[str, Any]
@@ -40,6 +41,7 @@ class Job:
         settings: What decides the pixels: model, model_sha256, engine, device, strength, prior and
             more. Goes into the journal's key; the report takes its fields from here.
         jobs: How many pictures at once.
+        limits: What one picture may cost; it is decoded in a process apart, which is held to them.
     """
 
     inputs: Sequence[Path]
@@ -51,6 +53,7 @@ class Job:
     sidecar: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
     jobs: int = 1
+    limits: Limits = LIMITS
 
 
 @dataclass(frozen=True)

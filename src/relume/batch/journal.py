@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import OutputError
-from ..image import placing
+from ..image import pieces, placing
+from ..image.pieces import Data
 from .job import Record
 
 
@@ -39,10 +40,10 @@ class Journal:
                 with contextlib.suppress(ValueError, KeyError, TypeError):
                     self._take(json.loads(line))
 
-    def key(self, data: bytes) -> str:
+    def key(self, data: Data) -> str:
         """Of one input's bytes under these settings, in hex."""
         whole = hashlib.sha256(self.settings.encode())
-        whole.update(hashlib.sha256(data).digest())
+        whole.update(pieces.sha256(data).digest())
         return whole.hexdigest()
 
     def finished(self, key: str, target: Path) -> Record | None:
@@ -57,14 +58,14 @@ class Journal:
         known = self._hashes.get(self._name(target))
         return bool(known) and not target.is_symlink() and _sha256(target) in known
 
-    def add(self, key: str, target: Path, data: bytes, record: Record | None) -> None:
+    def add(self, key: str, target: Path, data: Data, record: Record | None) -> None:
         """Append what is about to be written, and see it on the disk.
 
         Raises:
             OutputError: The journal cannot be written.
         """
         entry = {"key": key, "output": self._name(target)}
-        entry["output_sha256"] = hashlib.sha256(data).hexdigest()
+        entry["output_sha256"] = pieces.sha256(data).hexdigest()
         if record is not None:
             entry |= {name: record[name] for name in ("input", "announced", "pixels")}
         line = json.dumps(entry).encode() + b"\n"

@@ -14,7 +14,9 @@ from typing import Any
 
 from ..errors import CheckError, OutputError, PictureError, RelumeError, ShapeError
 from ..image import frames, reader, writer
+from ..image.apart import decoder
 from ..image.picture import Picture
+from ..image.pieces import Data
 from .delivery import Delivery, Result, final, sidecar
 from .job import Job, Record, Restored, one_line
 from .journal import Journal
@@ -49,6 +51,7 @@ class Worker:
     ) -> None:
         self.job, self.restore, self.copy_input = job, restore, copy_input
         self.journal, self.delivery = journal, delivery
+        self.decoder = decoder(job.limits)
         self.unwritable = False  # some output could not be written: exit code 3
         self.full = False  # and none can be any more
 
@@ -98,7 +101,7 @@ class Worker:
     def _restore(
         self, source: Path, target: Path, record: Record, started: float
     ) -> Future[None] | None:
-        data = reader.read_bytes(source)
+        data = reader.contents(source)
         key = self.journal.key(data)
         done = self.journal.finished(key, target)
         if done is not None:
@@ -111,14 +114,14 @@ class Worker:
         self._check_free(target)
         replace = os.path.lexists(target)
         if self.job.dry_run:
-            height, width = reader.shape_of(source)
+            height, width = self.decoder.shape_of(data, str(source))
             words = f"dry run: would be written to {target}"
             record |= {"status": "skipped", "message": words, "pixels": height * width}
             return None
-        picture = reader.decode(data, str(source))
+        picture = self.decoder.decode(data, str(source), self.delivery.home)
         record["pixels"] = picture.height * picture.width
         announced = [*record["announced"], *picture.notes]
-        content: bytes | Picture = data
+        content: Data | Picture = data
         if not (self.copy_input and _same_kind(source, target, picture)):
             answer = self._asked(source, target, picture, data)
             record["guard"] = list(getattr(answer, "guard", None) or [])
@@ -133,7 +136,7 @@ class Worker:
         result = Result(content, target, key, record, replace, self.job.sidecar)
         return self.delivery.send(result)
 
-    def _asked(self, source: Path, target: Path, picture: Picture, data: bytes) -> _Answer:
+    def _asked(self, source: Path, target: Path, picture: Picture, data: Data) -> _Answer:
         if picture.frames == 1 or picture.format == "jpeg":
             if self.copy_input:
                 return _Answer(None, ())
@@ -153,7 +156,8 @@ class Worker:
             )
         parts, told = list[bytes](), list[str]()
         unchanged = True
-        for page in frames.each(data, picture, str(source)):
+        held = data if isinstance(data, bytes) else b"".join(data)
+        for page in frames.each(held, picture, str(source)):
             one = None if self.copy_input else self.restore(source, page)
             restored = one.picture if one else None
             unchanged = unchanged and restored is None
@@ -162,7 +166,7 @@ class Worker:
             told += [*(one.announced if one else ()), *page.notes, *lost]
         if unchanged and _same_kind(source, target, picture):
             return _Answer(None, told)
-        whole = frames.joined(parts, format, frames.timing(data, picture.format))
+        whole = frames.joined(parts, format, frames.timing(held, picture.format))
         if frames.count(whole) != len(parts):
             raise CheckError(f"{source}: what was written of it does not decode to all its pages.")
         return _Answer(whole, told)

@@ -29,6 +29,13 @@ Prior = Annotated[
     str,
     typer.Option(help="auto, none, the name of a prior that the model reads, or sam for regions."),
 ]
+Limit = Annotated[
+    str,
+    typer.Option(
+        "--limits",
+        help="What one picture may cost: input=200,output=1000 (megapixels),seconds=30,memory=3.",
+    ),
+]
 Recursive = Annotated[
     bool, typer.Option("-r", "--recursive", help="Look into folders; mirror the tree.")
 ]

@@ -16,6 +16,7 @@ from .options import (
     EngineName,
     Inputs,
     Json,
+    Limit,
     Model,
     Overwrite,
     Prior,
@@ -58,6 +59,7 @@ def restore(
         typer.Option("--sidecar", help="Write each report line beside its output, as OUTPUT.json."),
     ] = False,
     overwrite: Overwrite = False,
+    limits: Limit = "",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")
     ] = False,
@@ -71,11 +73,15 @@ def restore(
     from .. import batch
     from ..card import find
     from ..engine import masks_of, open_engine
+    from ..image.apart import decoder
+    from ..image.limits import Limits
     from ..priors.choice import priors_of, region_places, settings_of
     from ..priors.own import OwnMasks
     from ..restoration import Masks, for_files, tile_side
 
     many = recursive or len(inputs) > 1 or inputs[0].is_dir()
+    bounds = Limits.of(limits)
+    decoder(bounds).start()  # it loads while the model does
     masks, side = Masks(map, protect), tile_side(tile)
     own = OwnMasks(regions, one=not many) if regions is not None else None
     found = find(installed(model))
@@ -99,6 +105,7 @@ def restore(
         report=report,
         sidecar=sidecar,
         jobs=jobs,
+        limits=bounds,
         settings={
             "model": found.card.name,
             "model_sha256": found.sha256,
@@ -125,7 +132,15 @@ def restore(
 
         outcome = batch.run(
             job,
-            for_files(runner, masks, strength=strength, prior=asked, regions=own, tile=side),
+            for_files(
+                runner,
+                masks,
+                strength=strength,
+                prior=asked,
+                regions=own,
+                tile=side,
+                limits=bounds,
+            ),
             copy_input=strength == 0 and found.card.scale == 1,
             progress=tell,
         )
@@ -150,16 +165,20 @@ def compare(
     ],
     html: Annotated[Path | None, typer.Option(help="Write a page with a slider.")] = None,
     png: Annotated[Path | None, typer.Option(help="Write one picture, side by side.")] = None,
+    limits: Limit = "",
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Show where pictures of one scene differ."""
     from .. import page
-    from ..image import Picture, place, read, write
+    from ..image import Picture, place, write
+    from ..image.apart import decoder
+    from ..image.limits import Limits
 
     _check_free(html, png)
-    case = page.compare([(path.name, read(path)) for path in pictures])
+    reads = decoder(Limits.of(limits)).read
+    case = page.compare([(path.name, reads(path)) for path in pictures])
     first = case.pictures[0][1]
     others = zip(pictures[1:], case.pictures[1:], strict=True)
     figures = {str(path): page.psnr(rgb, first) for path, (_, rgb) in others}
@@ -200,6 +219,7 @@ def segment(
         typer.Option(help="Masks of your own: a label map, a folder of masks, or run-length JSON."),
     ] = None,
     overwrite: Overwrite = False,
+    limits: Limit = "",
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -208,11 +228,19 @@ def segment(
     if prior == "sam":
         need_lab("segment --prior sam")
     from .. import batch, survey
+    from ..image.limits import Limits
     from ..segmentation import looking, task
 
     many = recursive or len(inputs) > 1 or inputs[0].is_dir()
     look, settings = looking(prior, sam=sam, masks=masks, one=not many)
-    job = batch.Job(inputs, out, recursive=recursive, overwrite=overwrite, settings=settings)
+    job = batch.Job(
+        inputs,
+        out,
+        recursive=recursive,
+        overwrite=overwrite,
+        limits=Limits.of(limits),
+        settings=settings,
+    )
     with Bar("segmenting", quiet or json or not many) as bar:
 
         def say(record: dict[str, Any]) -> None:
@@ -239,6 +267,7 @@ def diagnose(
     engine: EngineName = "auto",
     device: Device = "auto",
     overwrite: Overwrite = False,
+    limits: Limit = "",
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -248,6 +277,7 @@ def diagnose(
     from ..checkup import page, task
     from ..engine import open_engine
     from ..image import place
+    from ..image.limits import Limits
     from ..page import coded
     from ..priors.damage import DamagePrior
     from ..priors.quality import shipped
@@ -261,6 +291,7 @@ def diagnose(
         maps or Path(),
         recursive=recursive,
         overwrite=overwrite,
+        limits=Limits.of(limits),
         settings=prior.identity,
     )
     sections: list[str] = []
@@ -304,6 +335,7 @@ def triage(
     model: Annotated[str, typer.Option(help="A mask network: shipped name or model file.")] = MASKS,
     engine: EngineName = "auto",
     device: Device = "auto",
+    limits: Limit = "",
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -312,6 +344,7 @@ def triage(
     from .. import batch, survey
     from ..engine import open_engine
     from ..image import place
+    from ..image.limits import Limits
     from ..priors.damage import DamagePrior
     from ..priors.quality import shipped
     from ..sorting import counts, page, rows, table, task
@@ -320,7 +353,7 @@ def triage(
     prior = DamagePrior(open_engine(installed(model), engine=engine, device=device))
     quality = shipped(engine, device)
     many = recursive or len(inputs) > 1 or inputs[0].is_dir()
-    job = batch.Job(inputs, Path(), recursive=recursive)
+    job = batch.Job(inputs, Path(), recursive=recursive, limits=Limits.of(limits))
     thumbnails: dict[str, bytes] = {}
     with Bar("sorting", quiet or json or not many) as bar:
         tell = _teller(bar, None if json or quiet else lambda _: None)

@@ -12,16 +12,19 @@ import struct
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from ..errors import PictureError
 from . import tags
+from .pieces import PIECE, let_go
 
 
 @dataclass
 class Survey:
-    """What a file says of itself. `samples` is the part that the decoder needs to see."""
+    """What a file says of itself. `samples` is the part that the decoder needs to see: the spans
+    of the file, or all of it."""
 
     format: str
     width: int = 0
@@ -38,7 +41,15 @@ class Survey:
     premultiplied: bool = False
     carried: list[tuple[str, bytes]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    samples: bytes = b""
+    data: bytes = b""
+    spans: list[tuple[int, int]] | None = None
+    source: Any = None  # what libvips reads of a mapped file; pyvips itself does not hold it
+
+    @property
+    def samples(self) -> bytes:
+        if self.spans is None:
+            return bytes(self.data)
+        return b"".join(self.data[start:end] for start, end in self.spans)
 
     @property
     def orientation(self) -> int:
@@ -47,7 +58,7 @@ class Survey:
             return 1
         turn = tags.orientation(self.exif) if self.exif else None
         if turn is None and self.xmp and (stated := _XMP_TURN.search(self.xmp)):
-            turn = int(stated[2])
+            turn = int(stated[2][:4])  # Python reads no number of ten thousand digits
         return turn if turn and 1 <= turn <= 8 else 1
 
 
@@ -86,7 +97,7 @@ def survey(data: bytes, format: str, checked: bool = True) -> Survey:
     """
     walker = _WALKERS.get(format)
     try:
-        found = walker(data, checked) if walker else Survey(format, samples=data)
+        found = walker(data, checked) if walker else Survey(format, data=data)
     except (struct.error, IndexError) as error:
         raise PictureError("its structure is damaged") from error
     if found.exif is not None and not tags.directories(found.exif, limit=1):
@@ -128,11 +139,11 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _jpeg(data: bytes, checked: bool) -> Survey:
-    found, end = Survey("jpeg"), 2
+    found, end = Survey("jpeg", data=data), 2
     tables: dict[int, tuple[int, ...]] = {}
     profile: dict[int, bytes] = {}
     dropped: set[str] = set()
-    kept = [b"\xff\xd8"]
+    kept = [(0, 2)]
     components: list[tuple[int, int, int]] = []
     for marker, start, end in _segments(data):
         body = data[start:end]
@@ -168,9 +179,9 @@ def _jpeg(data: bytes, checked: bool) -> Survey:
             name = re.sub(rb"[^ -~]", b"", body[:12].split(b"\0")[0]).decode() or "data"
             dropped.add(f"{name} (APP{marker - 0xE0})")
         if not application or marker == 0xEE:  # Adobe's APP14 tells how colours are stored
-            kept.append(data[start - 4 : end])
+            kept.append((start - 4, end))
     if checked:
-        kept.append(data[end:])
+        kept.append((end, len(data)))
     if not components:
         raise PictureError("it holds no picture")
     if profile:
@@ -184,7 +195,7 @@ def _jpeg(data: bytes, checked: bool) -> Survey:
         found.notes.append(f"JPEG application data dropped: {', '.join(sorted(dropped))}")
     found.quality = _quality(tables, [table for *_, table in components])
     found.subsampling = _sampling([(h, v) for h, v, _ in components])
-    found.samples = b"".join(kept)
+    found.spans = kept
     return found
 
 
@@ -272,7 +283,7 @@ def _iptc_record(resources: bytes) -> bytes | None:
     return None
 
 
-def _pack_jpeg(data: bytes, said: Survey) -> bytes:
+def _pack_jpeg(data: bytes, said: Survey) -> Parts:
     end = 2
 
     def segment(marker: int, body: bytes) -> bytes:
@@ -282,7 +293,7 @@ def _pack_jpeg(data: bytes, said: Survey) -> bytes:
 
     unit, x, y = (1, *map(round, said.dpi)) if said.dpi else (0, 1, 1)
     x, y = (min(65535, max(1, v)) for v in (x, y))
-    parts = [
+    parts: Parts = [
         b"\xff\xd8",
         segment(0xE0, b"JFIF\0" + struct.pack(">HBHHBB", 0x101, unit, x, y, 0, 0)),
     ]
@@ -307,8 +318,8 @@ def _pack_jpeg(data: bytes, said: Survey) -> bytes:
             said.notes.append(f"{name} dropped: {len(body)} bytes do not fit in a JPEG")
     for marker, start, end in _segments(data):
         if not 0xE0 <= marker <= 0xEF or marker == 0xEE:
-            parts.append(data[start - 4 : end])
-    return b"".join((*parts, data[end:]))
+            parts.append((start - 4, end))
+    return [*parts, (end, len(data))]
 
 
 class _TooLongError(Exception):
@@ -333,16 +344,16 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _png(data: bytes, checked: bool) -> Survey:
-    found, dropped = Survey("png"), set[str]()
-    kept, header = [data[:8]], False
+    found, dropped = Survey("png", data=data), set[str]()
+    kept, header = [(0, 8)], False
     for kind, start, end in _chunks(data):
         critical = not kind[0] & 0x20
         stated = struct.unpack_from(">I", data, end)[0]
-        sound = not checked or zlib.crc32(data[start - 4 : end]) == stated
+        sound = not checked or _crc(data, start - 4, end) == stated
         if critical and not sound:
             raise PictureError(f"the checksum of its {kind.decode('latin-1')} chunk is wrong")
         if checked and (critical or kind == b"tRNS"):
-            kept.append(data[start - 8 : end + 4])
+            kept.append((start - 8, end + 4))
         if kind == b"IHDR" and end - start == 13:
             found.width, found.height, found.bits = struct.unpack_from(">IIB", data, start)
             header = True
@@ -356,8 +367,21 @@ def _png(data: bytes, checked: bool) -> Survey:
         raise PictureError("its header is missing")
     if dropped:
         found.notes.append(f"PNG chunks dropped: {', '.join(sorted(dropped))}")
-    found.samples = b"".join(kept)
+    found.spans = kept
     return found
+
+
+def _crc(data: bytes, start: int, end: int) -> int:
+    """Of data[start:end]; what of a mapped file has been read is let go, piece by piece."""
+    if isinstance(data, bytes):
+        return zlib.crc32(data[start:end])
+    whole = 0
+    for at in range(start, end, PIECE):
+        stop = min(end, at + PIECE)
+        whole = zlib.crc32(data[at:stop], whole)
+        if at // PIECE != stop // PIECE:  # chunks are small; pages are given back now and then
+            let_go(data)
+    return whole
 
 
 def _png_metadata(found: Survey, kind: bytes, body: bytes) -> bool:
@@ -407,7 +431,7 @@ def _inflated(packed: bytes, limit: int) -> bytes | None:
     return text if unpacker.eof else None
 
 
-def _pack_png(data: bytes, said: Survey) -> bytes:
+def _pack_png(data: bytes, said: Survey) -> Parts:
     def chunk(kind: str, body: bytes) -> bytes:
         named = kind.encode() + body
         return struct.pack(">I", len(body)) + named + struct.pack(">I", zlib.crc32(named))
@@ -423,13 +447,13 @@ def _pack_png(data: bytes, said: Survey) -> bytes:
         before.append(chunk("eXIf", said.exif))
     if said.xmp:
         before.append(chunk("iTXt", b"XML:com.adobe.xmp" + bytes(5) + said.xmp))
-    parts = [data[:8]]
+    parts: Parts = [(0, 8)]
     for kind, start, end in _chunks(data):
         if kind in (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"):
-            parts.append(data[start - 8 : end + 4])
+            parts.append((start - 8, end + 4))
         if kind == b"IHDR":
             parts += before
-    return b"".join(parts)
+    return parts
 
 
 # WebP
@@ -447,7 +471,7 @@ def _webp_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _webp(data: bytes, checked: bool) -> Survey:
-    found, frames = Survey("webp", samples=data), 0
+    found, frames = Survey("webp", data=data), 0
     if len(data) < 20:
         raise PictureError("it is cut short")
     for kind, body in _webp_chunks(data):
@@ -534,7 +558,7 @@ class _BoolReader:
         return -size if self.bits(1) else size
 
 
-def _pack_webp(data: bytes, said: Survey) -> bytes:
+def _pack_webp(data: bytes, said: Survey) -> Parts:
     chunks = [(k, b) for k, b in _webp_chunks(data) if k in (b"ALPH", b"VP8 ", b"VP8L")]
     kinds = {kind for kind, _ in chunks}
     alpha = b"ALPH" in kinds or any(k == b"VP8L" and b[4] >> 4 & 1 for k, b in chunks)
@@ -548,7 +572,7 @@ def _pack_webp(data: bytes, said: Survey) -> bytes:
         chunks = head + chunks + [(kind, body) for kind, body in extra if body]
     packed = (kind + struct.pack("<I", len(b)) + b + bytes(len(b) % 2) for kind, b in chunks)
     body = b"WEBP" + b"".join(packed)
-    return b"RIFF" + struct.pack("<I", len(body)) + body
+    return [b"RIFF" + struct.pack("<I", len(body)) + body]
 
 
 # TIFF, GIF
@@ -558,7 +582,7 @@ def _tiff(data: bytes, checked: bool) -> Survey:
     order, pages = tags.byte_order(data), tags.directories(data)
     if order is None or not pages:
         raise PictureError("it holds no picture")
-    first, found = pages[0], Survey("tiff", samples=data)
+    first, found = pages[0], Survey("tiff", data=data)
     found.width, found.height = first.number(256, order), first.number(257, order)
     found.bits = first.number(258, order, 1)
     # Small copies of a page are marked as such, and are not pages of their own.
@@ -576,7 +600,7 @@ def _tiff(data: bytes, checked: bool) -> Survey:
     return found
 
 
-def _pack_tiff(data: bytes, said: Survey) -> bytes:
+def _pack_tiff(data: bytes, said: Survey) -> Parts:
     blocks = [(tags.ICC, said.icc), (tags.XMP, said.xmp), (tags.RESOURCES, said.iptc)]
     blocks.append((tags.IPTC, _iptc_record(said.iptc) if said.iptc else None))
     return tags.into_tiff(data, said.exif, [(t, b) for t, b in blocks if b], said.dpi)
@@ -586,13 +610,23 @@ def _gif(data: bytes, checked: bool) -> Survey:
     if len(data) < 10:
         raise PictureError("it is cut short")
     width, height = struct.unpack_from("<HH", data, 6)
-    return Survey("gif", width, height, samples=data)
+    return Survey("gif", width, height, data=data)
+
+
+Parts = list[bytes | tuple[int, int]]
+"""A file as bytes, and as spans of another."""
 
 
 def packed(data: bytes, said: Survey) -> bytes:
     """Encoded samples with what `said` holds around them; what does not fit joins its notes."""
+    parts = spliced(data, said)
+    return b"".join(p if isinstance(p, bytes) else data[p[0] : p[1]] for p in parts)
+
+
+def spliced(data: bytes, said: Survey) -> Parts:
+    """As `packed`, for a file that is mapped and not held."""
     packer = _PACKERS.get(said.format)
-    return packer(data, said) if packer else data
+    return packer(data, said) if packer else [(0, len(data))]
 
 
 def carried_names(carried: Iterable[tuple[str, bytes]]) -> list[str]:

@@ -19,6 +19,7 @@ import numpy as np
 from ..errors import OutputError, PictureError
 from . import reader, tags
 from .libvips import pyvips, reason, turns
+from .limits import LIMITS
 from .picture import Picture
 
 JOINED = {"tiff": "tiff", "gif": "png", "png": "png", "webp": "webp"}
@@ -66,7 +67,7 @@ def each(data: bytes, first: Picture, name: str = "the picture") -> Iterator[Pic
     Raises:
         PictureError: One of them cannot be decoded, or they are too many pixels together.
     """
-    most = reader.MAX_PIXELS
+    most = LIMITS.input
     if first.frames * first.width * first.height > most:
         raise PictureError(
             f"{name}: its {first.frames} pictures of {first.width} x {first.height} pixels are "
@@ -122,7 +123,7 @@ def _pages(data: bytes, name: str) -> Iterator[Picture]:
             continue  # a small copy of another page
         picture = reader.decode(bytes(alone), f"{name}, page {number}")
         total += picture.width * picture.height
-        if total > reader.MAX_PIXELS:
+        if total > LIMITS.input:
             raise PictureError(f"{name}: its pages are too many pixels together; split it first.")
         yield picture
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -95,16 +95,9 @@ class Picture:
                 are often black or left over from an editor, and whoever looks at neighbours, as
                 networks do, carries them across the outline.
         """
-        out = np.empty((3, self.height, self.width), np.float32)
-        for c in range(1 if self.gray else 3):  # a plane at a time: thrice as fast as all at once
-            if self.peak == 1:
-                np.clip(self.pixels[..., c], 0, 1, out=out[c])
-            else:
-                np.multiply(self.pixels[..., c], np.float32(1 / self.peak), out=out[c])
-        if self.gray:
-            out[1:] = out[0]
+        out = planes(self.pixels, self.peak)
         if fill_hidden and self.alpha is not None and self.hidden is not None:
-            _fill(out, np.clip(self.alpha.astype(np.float32) / self.peak, 0, 1))
+            fill(out, np.clip(self.alpha.astype(np.float32) / self.peak, 0, 1))
         return out[None]
 
     def with_rgb(self, rgb: np.ndarray, scale: int = 1) -> Picture:
@@ -121,31 +114,14 @@ class Picture:
             ShapeError: The shape is another one.
             CheckError: A value is not finite; a NaN is never written.
         """
+        from .colours import Canvas
+
         wanted = (1, 3, self.height * scale, self.width * scale)
         if rgb.shape != wanted:
             raise ShapeError(f"rgb must be {wanted}, got {rgb.shape}.")
-        if not np.isfinite(rgb).all():
-            raise CheckError("The restored picture holds values that are not finite; not written.")
-        if self.gray:  # written so that three equal channels give exactly that value
-            r, g, b = rgb[0]
-            planes = (r + ((g - r) + (b - r)) / 3)[None]
-        else:
-            planes = rgb[0]
-        pixels = _to_native(planes, self.peak, self.pixels.dtype)
-        if self.peak == 1:
-            before = self.pixels
-            if scale > 1:
-                before = before.repeat(scale, axis=0).repeat(scale, axis=1)
-            inside = np.clip(before, 0, 1)
-            # Away from the middle: what was beyond black and is white now lies beyond white.
-            beyond = np.copysign(before - inside, pixels - np.float32(0.5))
-            same = (before == inside) | (pixels == inside)
-            pixels = np.where(same, np.where(before == inside, pixels, before), pixels + beyond)
-        alpha = self.alpha
-        if alpha is not None and scale > 1:
-            alpha = enlarge(alpha.astype(np.float32) / self.peak, scale)
-            alpha = _to_native(alpha[None], self.peak, self.pixels.dtype)[..., 0]
-        return replace(self, pixels=pixels, alpha=alpha)
+        canvas = Canvas(self, scale)
+        canvas.put(0, rgb)
+        return canvas.done()
 
     @staticmethod
     def from_rgb(rgb: np.ndarray, format: str = "png", bits: int = 8) -> Picture:
@@ -169,11 +145,25 @@ class Picture:
         if not np.isfinite(planes).all():
             raise CheckError("The picture holds values that are not finite; not written.")
         kind = np.dtype(kinds[bits])
-        pixels = _to_native(planes, _PEAKS[kind], kind)
+        pixels = native(planes, _PEAKS[kind], kind)
         return Picture(pixels, format=format, bits=bits)
 
 
-def _fill(colours: np.ndarray, weight: np.ndarray) -> None:
+def planes(pixels: np.ndarray, peak: int) -> np.ndarray:
+    """Samples (h, w, 1 or 3) as (3, h, w) float32 in [0, 1]."""
+    out = np.empty((3, *pixels.shape[:2]), np.float32)
+    channels = pixels.shape[2]
+    for c in range(channels):  # a plane at a time: thrice as fast as all at once
+        if peak == 1:
+            np.clip(pixels[..., c], 0, 1, out=out[c])
+        else:
+            np.multiply(pixels[..., c], np.float32(1 / peak), out=out[c])
+    if channels == 1:
+        out[1:] = out[0]
+    return out
+
+
+def fill(colours: np.ndarray, weight: np.ndarray) -> None:
     """Colours (3, h, w) of weight (h, w) 0 become, in place, those of the nearest others, smoothly.
 
     Pull and push (Gortler et al., The Lumigraph, 1996): weighted means of 2 x 2, and of those
@@ -189,12 +179,12 @@ def _fill(colours: np.ndarray, weight: np.ndarray) -> None:
     sums = sums[:, ::2] + sums[:, 1::2]
     sums = sums[..., ::2] + sums[..., 1::2]
     coarse = sums[:3] / np.maximum(sums[3], np.finfo(np.float32).tiny)
-    _fill(coarse, sums[3])
+    fill(coarse, sums[3])
     finer = np.clip(enlarge(coarse, 2), 0, 1)[:, :h, :w]
     np.copyto(colours, finer, where=empty)
 
 
-def _to_native(planes: np.ndarray, peak: int, kind: np.dtype) -> np.ndarray:
+def native(planes: np.ndarray, peak: int, kind: np.dtype) -> np.ndarray:
     """(C, H, W) float in [0, 1] to (H, W, C) samples, rounded to the nearest; float stays as it is,
     clipped."""
     out = np.empty((*planes.shape[1:], len(planes)), kind)

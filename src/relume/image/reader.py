@@ -7,50 +7,90 @@ damage is a refusal in one line, never a picture with an invented half.
 
 from __future__ import annotations
 
-import mmap
+import bisect
+import contextlib
+import itertools
+import os
 import re
+import stat
+import struct
+from collections.abc import Generator, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from ..errors import CheckError, PictureError
-from . import endings, planes, tags
+from . import endings, pieces, planes, scratch, tags
 from .containers import Survey, sniff, survey
 from .libvips import pyvips, reason, turns
+from .limits import LIMITS, Limits
 from .picture import Picture
-
-MAX_PIXELS = 200_000_000
-"""Larger pictures are refused by their header: nothing is allocated for a promise."""
+from .pieces import PIECE, Data, Pieces, let_go
 
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".tif", ".tiff", ".webp"}
 SUFFIXES |= {".gif", ".avif", ".heic", ".heif", ".hif", ".bmp", ".svg", ".jxl", ".jp2"}
 """What people call pictures; some of these can only be refused, but never overlooked."""
 
 
-def read(path: Path | str) -> Picture:
-    """Read a picture file.
+def read(path: Path | str, limits: Limits = LIMITS) -> Picture:
+    """Read a picture file, in this process; `apart` does it in another.
 
     Raises:
         PictureError: It cannot be read, or is not a picture that relume can keep whole; one line
             with the file, the reason, and what to do.
     """
-    return decode(read_bytes(path), str(path))
+    return decode(read_bytes(path), str(path), limits)
 
 
 def read_bytes(path: Path | str) -> bytes:
     """A file's bytes.
 
     Raises:
-        PictureError: It is not there, is a folder, or may not be read.
+        PictureError: It is not there, is no file (a folder, a pipe, a device), or may not be read.
     """
     try:
-        return Path(path).read_bytes()
+        with _opened(path) as file:
+            return file.read()
+    except OSError as error:
+        raise PictureError(f"{path}: {error.strerror or error}.") from error
+    except MemoryError:
+        raise PictureError(f"{path}: there is not enough memory to read it.") from None
+
+
+def contents(path: Path | str) -> Data:
+    """A file's bytes; a large one is not held.
+
+    Raises:
+        PictureError: As `read_bytes`.
+    """
+    try:
+        with _opened(path) as file:
+            if hasattr(os, "pread") and os.fstat(file.fileno()).st_size >= pieces.LARGE:
+                return Pieces(file)
+            return file.read()
     except OSError as error:
         raise PictureError(f"{path}: {error.strerror or error}.") from error
 
 
-def decode(data: bytes, name: str = "the picture") -> Picture:
+def _opened(path: Path | str) -> BinaryIO:
+    """A file, open. A pipe would never end to be waited for, nor a device to be read.
+
+    Raises:
+        OSError: It cannot be opened.
+        PictureError: It is something else than a file.
+    """
+    fd = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    mode = os.fstat(fd).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(fd)
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+        raise PictureError(f"{path}: it is {kind}, not a file.")
+    return os.fdopen(fd, "rb")
+
+
+def decode(data: bytes, name: str = "the picture", limits: Limits = LIMITS) -> Picture:
     """A picture from a file's bytes; `name` is what messages call it.
 
     Of several frames or pages this is the first; `frames` tells how many there are, and the
@@ -59,8 +99,73 @@ def decode(data: bytes, name: str = "the picture") -> Picture:
     Raises:
         PictureError: As `read`.
     """
+    with _named(name):
+        return _decode(_surveyed(data, limits))
+
+
+def surveyed(data: bytes, name: str, limits: Limits = LIMITS) -> Survey:
+    """What a file says of itself, before its samples are decoded.
+
+    Args:
+        data: Bytes, or a mapped file.
+
+    Raises:
+        PictureError: As `read`, for what the header shows.
+    """
+    with _named(name):
+        return _surveyed(data, limits)
+
+
+def decoded(found: Survey, name: str) -> Picture:
+    """The picture that was surveyed, whole.
+
+    Raises:
+        PictureError: As `read`.
+    """
+    with _named(name):
+        return _decode(found)
+
+
+@dataclass(frozen=True, eq=False)
+class Strip:
+    """Rows of a large picture as they lie in its file, before it is turned.
+
+    Attributes:
+        top: The first row.
+        shape: (H, W, C) of the whole, alpha among C.
+        samples: (h, W, C).
+    """
+
+    top: int
+    shape: tuple[int, int, int]
+    samples: np.ndarray
+
+
+def comes_in_strips(found: Survey, large: int) -> bool:
+    """Whether a picture has about `large` bytes of samples or more, in a format that gives them
+    row by row."""
+    size = 3 * found.width * found.height * (-(-found.bits // 8))
+    packed = found.format == "tiff" and found.bits == 12
+    return size >= large and found.format in ("jpeg", "png", "tiff") and not packed
+
+
+def strips(found: Survey, name: str) -> Generator[Strip, None, dict[str, Any]]:
+    """The picture that was surveyed, a strip at a time, from top to bottom; it may begin again.
+
+    Returns:
+        What a Picture holds besides pixels and alpha.
+
+    Raises:
+        PictureError: As `read`; at any strip.
+    """
+    with _named(name):
+        return (yield from _strips(found))
+
+
+@contextlib.contextmanager
+def _named(name: str) -> Iterator[None]:
     try:
-        return _decode(data)
+        yield
     except PictureError as error:
         raise PictureError(f"{name}: {error}.") from error
     except MemoryError as error:
@@ -97,9 +202,9 @@ def is_image(path: Path | str) -> bool:
     if path.suffix.lower() in SUFFIXES:
         return True
     try:
-        with path.open("rb") as file:
+        with _opened(path) as file:
             return sniff(file.read(64)) is not None
-    except OSError:
+    except (OSError, PictureError):
         return False
 
 
@@ -110,7 +215,7 @@ def format_of(path: Path | str) -> str | None:
         PictureError: It cannot be opened.
     """
     try:
-        with Path(path).open("rb") as file:
+        with _opened(path) as file:
             return sniff(file.read(64))
     except OSError as error:
         raise PictureError(f"{path}: {error.strerror or error}.") from error
@@ -122,22 +227,24 @@ def shape_of(path: Path | str) -> tuple[int, int]:
     Raises:
         PictureError: As `read`, for what the header shows.
     """
+    return shape_in(read_bytes(path), str(path))
+
+
+def shape_in(data: bytes, name: str = "the picture", limits: Limits = LIMITS) -> tuple[int, int]:
+    """(height, width) as shown, from the header in a file's bytes.
+
+    Raises:
+        PictureError: As `shape_of`.
+    """
     try:
-        with (
-            Path(path).open("rb") as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data,
-        ):
-            found = _surveyed(cast(bytes, data), checked=False)
+        found = _surveyed(data, limits, checked=False)
     except PictureError as error:
-        raise PictureError(f"{path}: {error}.") from error
-    except (OSError, ValueError) as error:  # mmap says ValueError of an empty file
-        why = getattr(error, "strerror", None) or "it is empty"
-        raise PictureError(f"{path}: {why}.") from error
+        raise PictureError(f"{name}: {error}.") from error
     turned = found.orientation >= 5
     return (found.width, found.height) if turned else (found.height, found.width)
 
 
-def _surveyed(data: bytes, checked: bool = True) -> Survey:
+def _surveyed(data: bytes, limits: Limits, checked: bool = True) -> Survey:
     if not data:
         raise PictureError("it is empty")
     format = sniff(data[:64])
@@ -145,29 +252,26 @@ def _surveyed(data: bytes, checked: bool = True) -> Survey:
         raise PictureError(
             "it is not a picture that relume reads (JPEG, PNG, TIFF, WebP, GIF, AVIF)"
         )
-    ended = endings.png(data) if format == "png" and checked else data
+    if format == "png" and len(data) >= 24:  # before its checksums are worked out
+        limits.check_input(*struct.unpack_from(">II", data, 16))
+    # A file too large to be held lacks nothing, or is refused.
+    ended = endings.png(data) if format == "png" and checked and isinstance(data, bytes) else data
     found = survey(ended, format, checked=checked)
     if ended is not data:
         found.notes.append("the end of the PNG is missing, and what metadata stood there")
     if format in ("avif", "heif"):
         _ask_libheif(found)
-    if found.width * found.height > MAX_PIXELS:
-        raise PictureError(
-            f"its header promises {found.width} x {found.height} pixels, more than "
-            f"{MAX_PIXELS // 1_000_000} million; make it smaller first"
-        )
+    limits.check_input(found.width, found.height)
     if found.width < 1 or found.height < 1:
         raise PictureError("its header gives it no size")
     return found
 
 
-def _decode(data: bytes) -> Picture:
-    found = _surveyed(data)
-    if found.format == "jpeg" and found.bits != 8:
-        raise PictureError(f"it is a {found.bits}-bit JPEG; save it as a 16-bit TIFF or PNG first")
+def _decode(found: Survey) -> Picture:
+    _check_depth(found)
     converted, samples = False, _twelve_bit(found)
     notes = found.notes
-    if found.format == "tiff" and (copies := _small_copies(data)):
+    if found.format == "tiff" and (copies := _small_copies(found.samples)):
         notes.append(f"{copies} small copies of the picture in the TIFF dropped")
     if samples is None:
         image, samples = _samples(found)
@@ -181,43 +285,98 @@ def _decode(data: bytes) -> Picture:
         samples, converted = _as_rgb_or_gray(image, samples, found, notes)
     if samples.dtype == np.float64:
         samples = samples.astype(np.float32)
-        notes.append("64-bit float samples became 32-bit")
-    if samples.dtype not in (np.uint8, np.uint16, np.float32):
+        notes.append(_NARROWED)
+    _check_kind(samples.dtype, samples.shape[2])
+    if samples.dtype == np.float32:
+        span = _Span()
+        span.take(samples)
+        span.note(notes)
+    return as_shown(samples, _said(found, samples.shape[2], converted, notes))
+
+
+def as_shown(samples: np.ndarray, said: Mapping[str, Any]) -> Picture:
+    """The picture of samples (H, W, C) as they lie in a file, turned, and what the file said."""
+    samples = turned(samples, said["orientation"])
+    if samples.shape[2] in (1, 3):
+        return Picture(scratch.contiguous(samples), **said)
+    pixels, alpha = samples[..., :-1], samples[..., -1]
+    return Picture(scratch.contiguous(pixels), scratch.contiguous(alpha), **said)
+
+
+def _said(found: Survey, channels: int, converted: bool, notes: list[str]) -> dict[str, Any]:
+    """What a Picture holds besides pixels and alpha."""
+    if channels in (2, 4) and found.premultiplied:  # libvips has already divided by it
+        notes.append("premultiplied alpha is written straight")
+    colours = 3 if channels > 2 else 1
+    return {
+        "format": found.format,
+        "icc": None if converted else _profile(found.icc, colours, notes),
+        "exif": found.exif,
+        "xmp": found.xmp,
+        "iptc": found.iptc,
+        "dpi": found.dpi,
+        "orientation": found.orientation,
+        "frames": found.frames,
+        "quality": found.quality,
+        "subsampling": found.subsampling,
+        "bits": found.bits,
+        "notes": tuple(notes),
+        "carried": tuple(found.carried),
+    }
+
+
+def _check_depth(found: Survey) -> None:
+    if found.format == "jpeg" and found.bits != 8:
+        raise PictureError(f"it is a {found.bits}-bit JPEG; save it as a 16-bit TIFF or PNG first")
+
+
+def _check_kind(kind: np.dtype, channels: int) -> None:
+    if kind not in (np.uint8, np.uint16, np.float32):
         raise PictureError(
-            f"its samples are {samples.dtype}; save it with 8 or 16 bits or 32-bit float first"
+            f"its samples are {kind}; save it with 8 or 16 bits or 32-bit float first"
         )
-    channels = samples.shape[2]
     if channels > 4:
         raise PictureError(f"it has {channels} channels; save it as gray or RGB first")
-    if samples.dtype == np.float32 and not np.isfinite(samples).all():
-        raise PictureError(
-            "it holds samples that are not finite (NaN or infinity); mend them first"
-        )
-    if samples.dtype == np.float32:
-        _note_range(samples, notes)
-    samples = turned(samples, found.orientation)
-    pixels, alpha = samples, None
-    if channels in (2, 4):
-        pixels, alpha = samples[..., :-1], np.ascontiguousarray(samples[..., -1])
-        if found.premultiplied:  # libvips has already divided by it
-            notes.append("premultiplied alpha is written straight")
-    return Picture(
-        pixels=np.ascontiguousarray(pixels),
-        alpha=alpha,
-        format=found.format,
-        icc=None if converted else _profile(found.icc, pixels.shape[2], notes),
-        exif=found.exif,
-        xmp=found.xmp,
-        iptc=found.iptc,
-        dpi=found.dpi,
-        orientation=found.orientation,
-        frames=found.frames,
-        quality=found.quality,
-        subsampling=found.subsampling,
-        bits=found.bits,
-        notes=tuple(notes),
-        carried=tuple(found.carried),
-    )
+
+
+def _strips(found: Survey) -> Generator[Strip, None, dict[str, Any]]:
+    _check_depth(found)
+    try:
+        return (yield from _strips_of(found, "warning", list(found.notes)))
+    except pyvips.Error as error:
+        _only_junk(error)
+    try:
+        notes = [*found.notes, _JUNK]
+        return (yield from _strips_of(found, "error", notes))
+    except pyvips.Error as error:
+        raise PictureError(f"it cannot be decoded ({reason(error)})") from error
+
+
+def _strips_of(
+    found: Survey, fail_on: str, notes: list[str]
+) -> Generator[Strip, None, dict[str, Any]]:
+    image = _load(found, fail_on)
+    if image.coding != "none":
+        image = image.colourspace("lab")
+    image, converted = _to_rgb_or_gray(image, image, found, notes)
+    if image.format == "double":
+        image = image.cast("float")
+        notes.append(_NARROWED)
+    kind = np.dtype(_KINDS.get(image.format, image.format))
+    height, width, channels = image.height, image.width, image.bands
+    _check_kind(kind, channels)
+    span, region = _Span(), pyvips.Region.new(image)
+    step = max(1, scratch.STRIP // (width * channels * kind.itemsize))
+    for top in range(0, height, step):
+        rows = min(step, height - top)
+        samples = np.frombuffer(region.fetch(0, top, width, rows), kind)
+        samples = samples.reshape(rows, width, channels)
+        if kind == np.float32:
+            span.take(samples)
+        yield Strip(top, (height, width, channels), samples)
+    if kind == np.float32:
+        span.note(notes)
+    return _said(found, channels, converted, notes)
 
 
 def _load(found: Survey, fail_on: str) -> Any:
@@ -233,7 +392,48 @@ def _load(found: Survey, fail_on: str) -> Any:
         "avif": pyvips.Image.heifload_buffer,
         "heif": pyvips.Image.heifload_buffer,
     }
-    return loaders[found.format](bytes(found.samples), **options)
+    if not isinstance(found.data, bytes):
+        streams: dict[str, Any] = {
+            "jpeg": pyvips.Image.jpegload_source,
+            "png": pyvips.Image.pngload_source,
+            "tiff": pyvips.Image.tiffload_source,
+        }
+        if found.format in streams:
+            found.source = _Spans(found).source()
+            return streams[found.format](found.source, **options)
+    return loaders[found.format](found.samples, **options)
+
+
+class _Spans:
+    """The samples of a mapped file, for libvips to read from and to seek in."""
+
+    def __init__(self, found: Survey) -> None:
+        self.data, self.at = found.data, 0
+        self.spans = found.spans or [(0, len(found.data))]
+        self.starts = [0, *itertools.accumulate(end - start for start, end in self.spans)]
+
+    def source(self) -> Any:
+        source: Any = pyvips.SourceCustom()
+        source.on_read(self.read)
+        source.on_seek(self.seek)
+        return source
+
+    def read(self, size: int) -> bytes:
+        index = bisect.bisect_right(self.starts, self.at) - 1
+        if index >= len(self.spans):
+            return b""
+        start, end = self.spans[index]
+        start += self.at - self.starts[index]
+        read = self.data[start : min(end, start + size)]
+        before, self.at = self.at, self.at + len(read)
+        if before // PIECE != self.at // PIECE:
+            let_go(self.data)
+        return read
+
+    def seek(self, offset: int, whence: int) -> int:
+        base = (0, self.at, self.starts[-1])[whence]
+        self.at = max(0, base + offset)
+        return self.at
 
 
 def _samples(found: Survey) -> tuple[Any, np.ndarray]:
@@ -258,23 +458,15 @@ def _samples_alone(found: Survey) -> tuple[Any, np.ndarray]:
         image = _load(found, "warning")
         return image, _array(image)
     except pyvips.Error as error:
-        text = str(error)
         if found.format == "tiff" and _in_a_circle(found.samples):
             return _samples_unchained(found)
-        if "HEVC" in text:
-            raise PictureError(
-                "its HEVC compression needs a decoder that relume does not ship; export it as "
-                "JPEG or PNG first"
-            ) from error
-        warnings = re.findall(r"VipsJpeg: (.*)", text)
-        if set(warnings) == {"premature end of JPEG image"} and endings.one_scan(found.samples):
+        warnings = set(re.findall(r"VipsJpeg: (.*)", str(error)))
+        if warnings == {"premature end of JPEG image"} and endings.one_scan(found.samples):
             return _samples_ended(found)
-        harmless = [w for w in warnings if "extraneous bytes before marker" in w]
-        if not warnings or len(harmless) < len(warnings):
-            raise PictureError(f"it cannot be decoded ({reason(error)})") from error
+        _only_junk(error)
     try:
         image = _load(found, "error")
-        found.notes.append("junk bytes inside the JPEG were passed over")
+        found.notes.append(_JUNK)
         return image, _array(image)
     except pyvips.Error as error:
         raise PictureError(f"it cannot be decoded ({reason(error)})") from error
@@ -337,6 +529,20 @@ def _samples_ended(found: Survey) -> tuple[Any, np.ndarray]:
     return image, seen[0]
 
 
+def _only_junk(error: pyvips.Error) -> None:
+    """Raise PictureError of what libvips said, unless it was of junk between JPEG markers."""
+    text = str(error)
+    if "HEVC" in text:
+        raise PictureError(
+            "its HEVC compression needs a decoder that relume does not ship; export it as "
+            "JPEG or PNG first"
+        ) from error
+    warnings = re.findall(r"VipsJpeg: (.*)", text)
+    harmless = [w for w in warnings if "extraneous bytes before marker" in w]
+    if not warnings or len(harmless) < len(warnings):
+        raise PictureError(f"it cannot be decoded ({reason(error)})") from error
+
+
 def _array(image: Any) -> np.ndarray:
     if image.coding != "none":
         image = image.colourspace("lab")
@@ -397,7 +603,19 @@ def _as_rgb_or_gray(
 ) -> tuple[np.ndarray, bool]:
     """CMYK and Lab become sRGB, through the file's own profile where it has one."""
     space = str(image.interpretation)
-    if space not in ("cmyk", "lab", "labs", "labq", "xyz"):
+    if space not in _OTHER_SPACES:
+        return samples, False
+    image, _ = _to_rgb_or_gray(image, _from_array(samples, space), found, notes)
+    try:
+        return image.numpy(), True
+    except pyvips.Error as error:
+        raise _not_rgb(space, error) from None
+
+
+def _to_rgb_or_gray(image: Any, samples: Any, found: Survey, notes: list[str]) -> tuple[Any, bool]:
+    """The same of samples that libvips holds; `image` tells what they are."""
+    space = str(image.interpretation)
+    if space not in _OTHER_SPACES:
         return samples, False
     depth = 16 if image.format in ("ushort", "short", "float") else 8
     # Press black is not screen black: without compensation pictures come out gray.
@@ -405,25 +623,25 @@ def _as_rgb_or_gray(
     options["black_point_compensation"] = True
     try:
         if space == "cmyk":
-            image = _from_array(samples, "cmyk")
             if found.icc and found.icc[16:20] == b"CMYK":
-                image.set_type(pyvips.GValue.blob_type, "icc-profile-data", found.icc)
-                image = image.icc_transform("srgb", embedded=True, **options)
+                samples = samples.copy()
+                samples.set_type(pyvips.GValue.blob_type, "icc-profile-data", found.icc)
+                samples = samples.icc_transform("srgb", embedded=True, **options)
                 how = "through its profile"
             else:
-                image = image.icc_transform("srgb", input_profile="cmyk", **options)
+                samples = samples.icc_transform("srgb", input_profile="cmyk", **options)
                 how = "through a generic press profile"
         else:
-            image = _from_array(samples, space)
-            image = image.colourspace("rgb16" if depth == 16 else "srgb")
+            samples = samples.colourspace("rgb16" if depth == 16 else "srgb")
             how = "by CIE formulas"
-        array = image.numpy()
     except pyvips.Error as error:
-        raise PictureError(
-            f"its {space.upper()} colours cannot become RGB ({reason(error)})"
-        ) from None
+        raise _not_rgb(space, error) from None
     notes.append(f"{space.upper()} became sRGB {how}")
-    return array, True
+    return samples, True
+
+
+def _not_rgb(space: str, error: pyvips.Error) -> PictureError:
+    return PictureError(f"its {space.upper()} colours cannot become RGB ({reason(error)})")
 
 
 def _from_array(samples: np.ndarray, space: str) -> Any:
@@ -446,10 +664,37 @@ def _profile(icc: bytes | None, channels: int, notes: list[str]) -> bytes | None
     return icc
 
 
-def _note_range(samples: np.ndarray, notes: list[str]) -> None:
-    low, high = float(samples.min()), float(samples.max())
-    if low < 0 or high > 1:
-        outside = float(((samples < 0) | (samples > 1)).mean())
+class _Span:
+    """From where to where float samples run, and how many lie outside [0, 1]."""
+
+    def __init__(self) -> None:
+        self.low, self.high, self.outside, self.size = np.inf, -np.inf, 0, 0
+
+    def take(self, samples: np.ndarray) -> None:
+        """Count samples.
+
+        Raises:
+            PictureError: One is not finite.
+        """
+        low, high = float(samples.min()), float(samples.max())
+        if not np.isfinite(high - low):
+            raise PictureError(
+                "it holds samples that are not finite (NaN or infinity); mend them first"
+            )
+        self.low, self.high = min(self.low, low), max(self.high, high)
+        if low < 0 or high > 1:
+            self.outside += int(((samples < 0) | (samples > 1)).sum())
+        self.size += samples.size
+
+    def note(self, notes: list[str]) -> None:
+        """Announce what lies outside.
+
+        Raises:
+            PictureError: Most of it does.
+        """
+        if not self.outside:
+            return
+        outside, low, high = self.outside / self.size, self.low, self.high
         if outside > 0.5:
             raise PictureError(
                 f"its float samples run from {low:.4g} to {high:.4g}; scale them to 0..1 first"
@@ -478,3 +723,9 @@ _LOADERS: dict[str, Any] = {
     "webp": pyvips.Image.webpload,
     "avif": pyvips.Image.heifload,
 }
+
+_KINDS = {"uchar": "uint8", "ushort": "uint16", "float": "float32", "char": "int8"}
+_KINDS |= {"short": "int16", "uint": "uint32", "int": "int32"}
+_OTHER_SPACES = ("cmyk", "lab", "labs", "labq", "xyz")
+_JUNK = "junk bytes inside the JPEG were passed over"
+_NARROWED = "64-bit float samples became 32-bit"

@@ -18,6 +18,8 @@ ICC, XMP, IPTC, RESOURCES = 34675, 700, 33723, 34377
 RESOLUTION = (282, 283, 296)
 # What IFD0 says about the photograph rather than about the storage of its samples.
 DESCRIPTIVE = {270, 271, 272, 305, 306, 315, 316, 18246, 18249, 33432, *range(40091, 40096)}
+MOST_ENTRIES = 4096
+"""Of one directory that are read; a page in ten thousand strips has some thirty."""
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 _SIZES |= {16: 8, 17: 8, 18: 8}
 _SWAPS = {3: 2, 8: 2, 4: 4, 9: 4, 11: 4, 13: 4, 5: 4, 10: 4, 12: 8}  # bytes of one number
@@ -84,7 +86,8 @@ def directory(data: bytes, order: str, offset: int) -> Directory | None:
     count = struct.unpack_from(f"{order}{head}", data, offset)[0]
     count = min(count, (len(data) - start) // width)
     entries: dict[int, Entry] = {}
-    for index in range(count):
+    left = 2 * len(data) + 65536  # values of an honest file do not overlap
+    for index in range(min(count, MOST_ENTRIES)):
         at = start + index * width
         tag, kind = struct.unpack_from(f"{order}HH", data, at)
         number = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, at + 4)[0]
@@ -92,8 +95,9 @@ def directory(data: bytes, order: str, offset: int) -> Directory | None:
         value_at = at + width - inline
         if size > inline:
             value_at = struct.unpack_from(f"{order}{'Q' if big else 'I'}", data, value_at)[0]
-        if size == 0 or value_at + size > len(data) or tag in entries:
+        if size == 0 or value_at + size > len(data) or tag in entries or size > left:
             continue
+        left -= size
         entries[tag] = Entry(kind, number, bytes(data[value_at : value_at + size]), value_at)
     next_at = start + count * width
     has_next = next_at + inline <= len(data)
@@ -107,12 +111,14 @@ def directories(data: bytes, limit: int = 5000) -> list[Directory]:
     """The chain of a TIFF's pages; a loop or a broken link ends it."""
     order, seen, found = byte_order(data), set[int](), list[Directory]()
     offset = first_offset(data, order) if order else 0
-    while order and offset and offset not in seen and len(found) < limit:
+    left = 4 * len(data) + 65536
+    while order and offset and offset not in seen and len(found) < limit and left > 0:
         seen.add(offset)
         page = directory(data, order, offset)
         if page is None:
             break
         found.append(page)
+        left -= sum(len(entry.raw) + 12 for entry in page.entries.values())
         offset = page.next
     return found
 
@@ -194,7 +200,7 @@ def exif_of_tiff(data: bytes, page: Directory) -> bytes | None:
     if not entries and not subs:
         return None
     head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(f"{order}I", 8)
-    return head + _packed(entries, subs, order, 8)
+    return head + packed(entries, subs, order, 8)
 
 
 def into_tiff(
@@ -202,19 +208,21 @@ def into_tiff(
     exif: bytes | None,
     blocks: Iterable[tuple[int, bytes]],
     dpi: tuple[float, float] | None,
-) -> bytes:
-    """A TIFF as libvips wrote it, with a directory at its end that also says what the file said.
+) -> list[bytes | tuple[int, int]]:
+    """A TIFF as libvips wrote it, with a directory at its end that also says what the file said:
+    bytes, and spans of `data`.
 
     Args:
-        data: A classic TIFF of one page.
+        data: A TIFF of one page, classic or big.
         exif: An EXIF block; its descriptive tags, EXIF and GPS directories go in.
         blocks: (tag, bytes): profile, XMP, IPTC.
         dpi: Pixels per inch; None leaves the resolution out.
     """
     order = byte_order(data)
     page = directory(data, order or "<", first_offset(data, order or "<"))
-    if order is None or page is None or _big(data):
-        return data
+    if order is None or page is None:
+        return [(0, len(data))]
+    big = _big(data)
     entries = {tag: e for tag, e in page.entries.items() if tag not in (*RESOLUTION, ORIENTATION)}
     entries[ORIENTATION] = Entry(3, 1, struct.pack(f"{order}H", 1), 0)
     if dpi:
@@ -236,9 +244,10 @@ def into_tiff(
             if sub and sub.entries:
                 subs[tag] = {t: _swapped(e) if swap else e for t, e in sub.entries.items()}
     start = len(data) + len(data) % 2
-    out = bytearray(data.ljust(start, b"\0"))
-    struct.pack_into(f"{order}I", out, 4, start)
-    return bytes(out) + _packed(entries, subs, order, start)
+    head = bytes(data[:8]) + struct.pack("<Q" if order == "<" else ">Q", start) if big else b""
+    head = head or bytes(data[:4]) + struct.pack(f"{order}I", start)
+    tail = bytes(start - len(data)) + packed(entries, subs, order, start, big)
+    return [head, (len(head), len(data)), tail]
 
 
 def _swapped(entry: Entry) -> Entry:
@@ -247,25 +256,29 @@ def _swapped(entry: Entry) -> Entry:
     return Entry(entry.kind, entry.count, b"".join(parts), 0)
 
 
-def _packed(
-    entries: dict[int, Entry], subs: dict[int, dict[int, Entry]], order: str, start: int
+def packed(
+    entries: dict[int, Entry],
+    subs: dict[int, dict[int, Entry]],
+    order: str,
+    start: int,
+    big: bool = False,
 ) -> bytes:
     """A directory with its values and sub-directories behind it, to lie at offset `start`."""
-    pointers = {tag: Entry(4, 1, bytes(4), 0) for tag in subs}
+    word, head, width = ("Q", "Q", 20) if big else ("I", "H", 12)
+    room = struct.calcsize(f"={word}")
+    pointers = {tag: Entry(18 if big else 4, 1, bytes(room), 0) for tag in subs}
     entries = {t: e for t, e in entries.items() if t not in (EXIF_IFD, GPS_IFD)} | pointers
-    table, values = bytearray(struct.pack(f"{order}H", len(entries))), bytearray()
-    free = start + 2 + 12 * len(entries) + 4
+    table, values = bytearray(struct.pack(f"{order}{head}", len(entries))), bytearray()
+    free = start + struct.calcsize(f"={head}") + width * len(entries) + room
     for tag, entry in sorted(entries.items()):
         raw = entry.raw
         if tag in subs:
             held = {t: e for t, e in subs[tag].items() if t != INTEROP_IFD}
-            raw = struct.pack(f"{order}I", free + len(values))
-            values += _packed(held, {}, order, free + len(values))
-        elif len(raw) > 4:
-            raw = struct.pack(f"{order}I", free + len(values))
+            raw = struct.pack(f"{order}{word}", free + len(values))
+            values += packed(held, {}, order, free + len(values), big)
+        elif len(raw) > room:
+            raw = struct.pack(f"{order}{word}", free + len(values))
             values += entry.raw + bytes(len(entry.raw) % 2)
-        table += struct.pack(f"{order}HHI", tag, entry.kind, entry.count) + raw.ljust(4, b"\0")
-    return bytes(table) + bytes(4) + bytes(values)
-
-
-packed = _packed
+        told = struct.pack(f"{order}HH{word}", tag, entry.kind, entry.count)
+        table += told + raw.ljust(room, b"\0")
+    return bytes(table) + bytes(room) + bytes(values)

@@ -7,15 +7,17 @@ bytes go to a temporary file first, and a name is taken only when the file is wh
 from __future__ import annotations
 
 import contextlib
+import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
 from ..errors import OutputError, ShapeError, UsageError, nearest
-from . import containers, tags
+from . import containers, scratch, tags
 from .libvips import pyvips, reason, turns
 from .picture import Picture
+from .pieces import Data, Pieces, mapped
 from .placing import place
 from .resize import enlarge, resize_map
 
@@ -105,11 +107,14 @@ def write(
 
 def encode(picture: Picture, format: str, quality: int | None = None) -> bytes:
     """A picture as the bytes of a file. See `render`."""
-    return render(picture, format, quality)[0]
+    data = render(picture, format, quality)[0]
+    return data if isinstance(data, bytes) else b"".join(data)
 
 
-def render(picture: Picture, format: str, quality: int | None = None) -> tuple[bytes, list[str]]:
+def render(picture: Picture, format: str, quality: int | None = None) -> tuple[Data, list[str]]:
     """A picture as the bytes of a file, and what was lost on the way.
+
+    One that lies in a file is encoded into another beside it, without a name, and stays there.
 
     Args:
         picture: Upright.
@@ -133,14 +138,54 @@ def render(picture: Picture, format: str, quality: int | None = None) -> tuple[b
     if quality is None:
         quality = min(100, max(MIN_QUALITY, picture.quality or MIN_QUALITY))
     try:
+        samples = _narrowed(picture, format)
+        folder = scratch.folder_of(samples)
         with turns.shared():
-            data = _SAVERS[format](_image(_narrowed(picture, format)), picture, quality, said)
+            if folder is not None and format in _OPTIONS:
+                return _spliced(samples, folder, picture, format, quality, said), said.notes
+            data = _SAVERS[format](_image(samples), picture, quality, said)
     except pyvips.Error as error:
         raise OutputError(
             f"A {picture.width} x {picture.height} picture cannot be written as {format.upper()} "
             f"({reason(error)})."
         ) from error
     return containers.packed(data, said), said.notes
+
+
+def _spliced(
+    samples: np.ndarray,
+    folder: Path,
+    picture: Picture,
+    format: str,
+    quality: int,
+    said: containers.Survey,
+) -> Pieces:
+    """Samples encoded strip by strip, with what `said` holds around them."""
+    image = _image(samples)
+    done = [0]
+
+    def let_go(_: Any, progress: Any) -> None:
+        if progress.percent > done[0]:  # libvips reads samples and does not give them back
+            done[0] = progress.percent
+            scratch.let_go(samples)
+
+    image.set_progress(True)
+    image.signal_connect("eval", let_go)
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            target = pyvips.Target.new_to_descriptor(file.fileno())
+            options = _OPTIONS[format](picture, quality)
+            if format == "tiff" and samples.nbytes > _CLASSIC:
+                options["bigtiff"] = True
+            getattr(image, f"{format}save_target")(target, **options)
+            with contextlib.closing(mapped(file.fileno())) as encoded:
+                parts = containers.spliced(cast(bytes, encoded), said)
+            return Pieces(cast(BinaryIO, file), parts)
+    except OSError as error:
+        raise OutputError(
+            f"{folder}: there is not the room to encode a large picture "
+            f"({error.strerror or error})."
+        ) from error
 
 
 def losses(picture: Picture, format: str) -> list[str]:
@@ -219,14 +264,28 @@ def _narrowed(picture: Picture, format: str) -> np.ndarray:
     parts = [picture.pixels]
     if picture.alpha is not None and format != "jpeg":
         parts.append(picture.alpha[..., None])
-    samples = np.concatenate(parts, axis=2) if len(parts) > 1 else picture.pixels
     peak = {"jpeg": 255, "webp": 255, "png": 65535, "avif": 65535}.get(format, picture.peak)
-    if picture.peak == 1 and peak != 1:
-        scaled = np.clip(samples, 0, 1) * np.float32(peak)
-        return (scaled + np.float32(0.5)).astype(np.uint8 if peak == 255 else np.uint16)
-    if picture.peak > peak:
-        return ((samples.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
-    return np.ascontiguousarray(samples)
+    if len(parts) == 1 and (picture.peak == peak or picture.peak == 255):
+        return scratch.contiguous(picture.pixels)
+
+    def narrowed(top: int, bottom: int) -> np.ndarray:
+        samples = np.concatenate([part[top:bottom] for part in parts], axis=2)
+        if picture.peak == 1 and peak != 1:
+            scaled = np.clip(samples, 0, 1) * np.float32(peak)
+            return (scaled + np.float32(0.5)).astype(np.uint8 if peak == 255 else np.uint16)
+        if picture.peak > peak:
+            return ((samples.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
+        return samples
+
+    if scratch.folder_of(picture.pixels) is None:
+        return narrowed(0, picture.height)
+    kind = narrowed(0, 1).dtype
+    shape = (picture.height, picture.width, sum(part.shape[2] for part in parts))
+    out = scratch.like(picture.pixels, shape, kind)
+    for top, bottom in scratch.strips(picture.pixels):
+        out[top:bottom] = narrowed(top, bottom)
+        scratch.let_go(picture.alpha, out)
+    return out
 
 
 def _image(samples: np.ndarray) -> Any:
@@ -237,20 +296,32 @@ def _image(samples: np.ndarray) -> Any:
     return pyvips.Image.new_from_array(samples, interpretation=space)
 
 
+def _jpeg_options(picture: Picture, quality: int) -> dict[str, Any]:
+    # 4:4:4 also where the input's colour was halved: halving it twice costs up to 2 dB. Tables of
+    # the picture's own would save 6 % of the size, double the time, and hold the whole picture.
+    return {"Q": quality, "subsample_mode": "off", "keep": "none"}
+
+
+def _png_options(picture: Picture, quality: int) -> dict[str, Any]:
+    # Level 2 with one filter: a fifth of the default's time, within a tenth of its size.
+    return {"compression": 2, "filter": "up", "keep": "none"}
+
+
+def _tiff_options(picture: Picture, quality: int) -> dict[str, Any]:
+    predictor = "none" if picture.peak == 1 else "horizontal"
+    return {"compression": "deflate", "predictor": predictor, "keep": "none"}
+
+
 def _jpeg(image: Any, picture: Picture, quality: int, said: containers.Survey) -> bytes:
-    # 4:4:4 also where the input's colour was halved: halving it twice costs up to 2 dB. Huffman
-    # tables of the picture's own would save 6 % of the size, and take twice the time.
-    return image.jpegsave_buffer(Q=quality, subsample_mode="off", keep="none")
+    return image.jpegsave_buffer(**_jpeg_options(picture, quality))
 
 
 def _png(image: Any, picture: Picture, quality: int, said: containers.Survey) -> bytes:
-    # Level 2 with one filter: a fifth of the default's time, within a tenth of its size.
-    return image.pngsave_buffer(compression=2, filter="up", keep="none")
+    return image.pngsave_buffer(**_png_options(picture, quality))
 
 
 def _tiff(image: Any, picture: Picture, quality: int, said: containers.Survey) -> bytes:
-    predictor = "none" if picture.peak == 1 else "horizontal"
-    return image.tiffsave_buffer(compression="deflate", predictor=predictor, keep="none")
+    return image.tiffsave_buffer(**_tiff_options(picture, quality))
 
 
 def _webp(image: Any, picture: Picture, quality: int, said: containers.Survey) -> bytes:
@@ -286,5 +357,9 @@ def _thumbnail(picture: Picture, room: int) -> bytes | None:
     return None
 
 
+_OPTIONS = {"jpeg": _jpeg_options, "png": _png_options, "tiff": _tiff_options}
+"""Of the formats that are written strip by strip."""
+_CLASSIC = 3_900_000_000
+"""Bytes of samples that a TIFF of 32-bit offsets holds, however badly they are compressed."""
 _LOSSY = {"jpeg", "avif", "heif"}
 _SAVERS = {"jpeg": _jpeg, "png": _png, "tiff": _tiff, "webp": _webp, "avif": _avif}

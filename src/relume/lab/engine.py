@@ -10,7 +10,15 @@ import torch
 from torch import nn
 
 from ..card import Card, ModelFile, Reads
-from ..engine import Engine, Precision, checked, feeds, guide_of, with_prepared
+from ..engine import (
+    Engine,
+    Precision,
+    checked,
+    feeds,
+    guide_of,
+    out_of_memory,
+    with_prepared,
+)
 from ..errors import MissingError, ModelError, UsageError
 from ..guidance import Guidance
 from . import weights
@@ -86,8 +94,10 @@ class TorchEngine:
         try:
             with torch.autocast(self._device.type, torch.bfloat16, enabled=precision == "bf16"):
                 out = self.restorer(lq, guidance)
-        except torch.OutOfMemoryError as error:
-            raise MemoryError(str(error)) from error
+        except RuntimeError as error:  # on the CPU torch has no class of its own for it
+            if out_of_memory(error):
+                raise MemoryError(str(error)) from error
+            raise
         return out.float().contiguous().cpu().numpy()
 
     def _guidance(self, reads: Iterable[Reads], given: dict[str, np.ndarray]) -> Guidance:

@@ -20,7 +20,7 @@ from .recipe import Recipe
 from .restorer import Restorer, as_tensors
 from .train import train
 from .validation import Validation, validation_pairs
-from .weights import digest, save, to_half
+from .weights import digest, save, to_half, write_whole
 
 
 def run_recipe(
@@ -98,9 +98,10 @@ def _claim(run: Path, recipe: Recipe) -> None:
             raise UsageError(
                 f"{run} holds a run of another recipe. Give another --out, or train {written}."
             )
-        written.write_text(recipe.toml(), encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{run} cannot be written: {error.strerror}.") from None
+    if not written.exists():
+        write_whole(written, recipe.toml().encode())
 
 
 def _batches(recipe: Recipe, root: Path) -> Callable[[int, int, int], Batch]:

@@ -17,9 +17,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from ..errors import CheckError, UsageError
+from ..errors import CheckError, OutputError, UsageError
 from .data import Batch
-from .weights import write_tensors
+from .weights import digest, write_tensors, write_whole
 
 
 @dataclass(frozen=True)
@@ -231,7 +231,7 @@ class _Log:
 
     def __init__(self, path: Path, start: int) -> None:
         kept = [line for line in _lines(path) if line["step"] <= start]
-        path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        write_whole(path, "".join(json.dumps(line) + "\n" for line in kept).encode())
         self.path = path
         self.images, self.seconds, self.waited = 0, 0.0, 0.0
 
@@ -251,8 +251,14 @@ class _Log:
         return rates
 
     def write(self, step: int, figures: Mapping[str, Any]) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **figures}) + "\n")
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **figures}) + "\n")
+        except OSError as error:
+            raise OutputError(
+                f"{self.path} cannot be written: {error.strerror or error}. The same command goes "
+                "on from the last checkpoint."
+            ) from error
 
 
 def _lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -287,9 +293,12 @@ class _State:
             for name, value in self.optimizer.state.get(parameter, {}).items():
                 tensors[f"optimizer.{index}.{name}"] = torch.as_tensor(value)
         path = folder / f"step-{step:08d}.safetensors"
-        write_tensors(path, tensors, {**header, "step": str(step)})
+        told = {**header, "step": str(step), "tensors": digest(tensors)}
+        write_tensors(path, tensors, told)
         for old in sorted(folder.glob("step-*.safetensors"))[:-keep]:
             old.unlink()
+        for left in folder.glob(".step-*.part"):  # of processes that were killed
+            left.unlink()
 
     def restore(self, folder: Path, header: Mapping[str, str]) -> int:
         """Load the newest whole checkpoint; the step it was written at, 0 where there is none."""
@@ -298,13 +307,15 @@ class _State:
                 with safe_open(path, "pt") as file:
                     found = dict(file.metadata() or {})
                     tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            except (SafetensorError, OSError) as error:
+                step, whole = int(found.pop("step")), found.pop("tensors", None)
+                if whole is not None and whole != digest(tensors):
+                    raise OSError("its bytes are not those that were written")
+            except (SafetensorError, OSError, KeyError, ValueError) as error:
                 print(
                     f"relume: {path.name} is not whole ({error}); going on from the one before.",
                     file=sys.stderr,
                 )
                 continue
-            step = int(found.pop("step"))
             if found != dict(header):
                 raise UsageError(
                     f"{folder.parent} holds a run of another recipe. Give another --out, or the "

@@ -6,6 +6,7 @@ The header of a model's weights holds `recipe` (resolved), `digest` (of the tens
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 from collections.abc import Mapping
@@ -93,17 +94,27 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str
 def write_whole(path: Path, data: bytes) -> None:
     """Write through a temporary file beside it; what was there before is replaced at the end.
 
+    What a killed process left of the same file, half written, is removed.
+
     Raises:
         OutputError: It cannot be written.
     """
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left in path.parent.glob(f".{glob.escape(path.name)}.*.part"):
+            left.unlink()
         with part.open("wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+        with contextlib.suppress(OSError):  # not every system opens folders, or flushes them
+            folder = os.open(path.parent, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
     except OSError as error:
         with contextlib.suppress(OSError):
             part.unlink()

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..engine import Engine, open_engine
 from ..errors import UsageError
-from ..guidance import Guidance, Guide, Kind
+from ..guidance import Guidance, Guide, InRows, Kind
 from ..tiling import plan
 from .thumbnail import thumbnail
 
@@ -91,7 +91,7 @@ class DamagePrior:
             "engine": [engine.name, engine.precision],
         }
 
-    def __call__(self, rgb: np.ndarray) -> Guide:
+    def __call__(self, rgb: np.ndarray | InRows) -> Guide:
         card = self.engine.card
         known = Guidance(thumbnail=thumbnail(rgb)) if card.reads else Guidance()
         height, width = rgb.shape[-2:]

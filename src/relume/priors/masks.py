@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import PictureError, ShapeError
 from ..guidance import Guide, Kind
-from ..image.reader import MAX_PIXELS
+from ..image.limits import LIMITS
 
 SCORES = ("predicted_iou", "stability", "area")
 AT_ONCE = 1 << 25  # pixels of masks that are unpacked at a time
@@ -249,7 +249,7 @@ def from_json(document: Any, name: str) -> Masks:
     if len(sizes) > 1 or any(len(size) != 2 or min(size) < 1 for size in sizes):
         raise PictureError(f"{name}: its masks are of sizes {sorted(sizes)}; give them one size.")
     h, w = sizes.pop()
-    if h * w > MAX_PIXELS:
+    if h * w > LIMITS.input:
         raise PictureError(f"{name}: masks of {h} x {w} are larger than any picture that is read.")
     if any(len(c) == 0 or c.min() < 0 or c.sum() != h * w for c in counts):
         raise PictureError(f"{name}: the runs of a mask do not add up to its {h} x {w} pixels.")

@@ -4,16 +4,16 @@ from typing import Any
 
 import numpy as np
 
-from ..guidance import Guide, Kind, area_resize
+from ..guidance import Guide, InRows, Kind, area_resize
 
 SIDE = 96
 
 
-def thumbnail(rgb: np.ndarray, side: int = SIDE) -> Guide:
+def thumbnail(rgb: np.ndarray | InRows, side: int = SIDE) -> Guide:
     """The picture as side x side area means, squashed to a square.
 
     Args:
-        rgb: (1, 3, H, W) float32 in [0, 1], the whole degraded picture.
+        rgb: (1, 3, H, W) float32 in [0, 1], the whole degraded picture, or rows of it.
         side: Samples each way. Pictures smaller than that are enlarged by repetition.
 
     Returns:
@@ -42,5 +42,5 @@ class ThumbnailPrior:
         """All that decides the answer, as JSON."""
         return {"prior": "thumbnail", "side": self.max_side}
 
-    def __call__(self, rgb: np.ndarray) -> Guide:
+    def __call__(self, rgb: np.ndarray | InRows) -> Guide:
         return thumbnail(rgb, self.max_side)

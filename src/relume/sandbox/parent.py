@@ -1,0 +1,184 @@
+"""The outside of a sandbox: starts the child, asks it, and ends it when it takes too much."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, BinaryIO, cast
+
+from .. import errors
+from . import child, frames
+from .frames import Buffer
+
+START = 120.0
+"""Seconds that a child may take to be ready: it loads libraries, on whatever the machine is."""
+PATIENCE = 4
+"""Seconds of waiting for each second of the processor: on a busy machine they are not the same."""
+
+_BEGIN = "import json, sys; told = json.loads(sys.argv[1]); sys.path[:] = told['path']; "
+_BEGIN += "from relume.sandbox.child import serve; serve(told)"
+
+
+class StoppedError(Exception):
+    """The child was ended, or ended itself; the message says why, in words that follow "it"."""
+
+
+class Sandbox:
+    """One child process, started when it is first needed, and again after it was ended.
+
+    One request at a time: who has several threads takes a Sandbox for each.
+
+    Args:
+        target: "module:function", (request, buffers) -> (answer, buffers), called in the child.
+        warm: "module:function" that loads what the target needs, before files are shut; or "".
+        files: Numbers of open files that the child has too. Not on Windows.
+        memory: Bytes that the child may take beyond what its libraries take. Held where the system
+            has limits of address space (Linux); elsewhere only time is.
+        readable: Files that the child may open, and what Python and its libraries load late; None
+            for a child that opens nothing once it is warm.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        warm: str = "",
+        memory: int,
+        readable: Sequence[str] | None = None,
+        files: Sequence[int] = (),
+    ) -> None:
+        self.target, self.warm, self.memory = target, warm, memory
+        self.readable = None if readable is None else list(readable)
+        self.files = tuple(files)
+        self._child: subprocess.Popen[bytes] | None = None
+        self._ready = self._late = False
+
+    def start(self) -> None:
+        """Begin to load what the child needs, and do not wait for it."""
+        if self._child is not None and self._child.poll() is None:
+            return
+        self.close()
+        told = {"target": self.target, "warm": self.warm, "memory": self.memory}
+        told |= {"readable": self.readable, "path": sys.path}
+        # Children of many threads on few cores only wait for each other.
+        plain = {"MALLOC_ARENA_MAX": "2", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        self._child = subprocess.Popen(
+            [sys.executable, "-I", "-c", _BEGIN, json.dumps(told)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, **plain},
+            pass_fds=self.files,
+            start_new_session=True,  # Ctrl-C is for the parent, which knows what to do
+        )
+        self._ready = False
+
+    def call(
+        self,
+        request: dict[str, Any],
+        buffers: Sequence[Buffer] = (),
+        *,
+        seconds: float,
+        most: int,
+        take: Callable[[dict[str, Any], list[bytearray]], None] | None = None,
+    ) -> tuple[dict[str, Any], list[bytearray]]:
+        """The target's answer.
+
+        Args:
+            request: JSON.
+            buffers: What goes with it.
+            seconds: Of the processor, and PATIENCE times as many on the clock.
+            most: Bytes of buffers that the answer may hold, or any part of it.
+            take: Is given the parts that come before the answer, one after the other.
+
+        Raises:
+            StoppedError: The child took too long or too much, crashed, or was caught.
+            RelumeError: What the target raised, of the same class and with the same words.
+        """
+        self.start()
+        running = cast(subprocess.Popen[bytes], self._child)
+        asked, answers = cast(BinaryIO, running.stdin), cast(BinaryIO, running.stdout)
+        try:
+            if not self._ready:
+                with self._watched(running, START):
+                    self._ready = bool(frames.receive(answers, 0)[0].get("ready"))
+            with self._watched(running, PATIENCE * seconds):
+                frames.send(asked, {"request": request, "seconds": seconds}, buffers)
+                answer, given = frames.receive(answers, most)
+                while take is not None and "part" in answer:
+                    take(answer["part"], given)
+                    answer, given = frames.receive(answers, most)
+        except errors.RelumeError:  # of `take`
+            self.close()
+            raise
+        except (EOFError, OSError, frames.BrokenFrameError) as error:
+            raise StoppedError(self._why(running, seconds, error)) from None
+        except BaseException:  # of the parent's own: what the child would answer, nobody hears
+            self.close()
+            raise
+        if "error" in answer:
+            self._raise(str(answer["error"]), str(answer.get("message", "")))
+        return answer, given
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the child."""
+        running, self._child = self._child, None
+        if running is not None:
+            running.kill()
+            for stream in (running.stdin, running.stdout):
+                with contextlib.suppress(OSError):
+                    cast(BinaryIO, stream).close()
+            running.wait()
+
+    @contextlib.contextmanager
+    def _watched(self, running: subprocess.Popen[bytes], seconds: float) -> Any:
+        def end() -> None:
+            self._late = True
+            running.kill()
+
+        self._late = False
+        watch = threading.Timer(seconds, end)
+        watch.daemon = True
+        watch.start()
+        try:
+            yield
+        finally:
+            watch.cancel()
+
+    def _why(self, running: subprocess.Popen[bytes], seconds: float, error: Exception) -> str:
+        late, ready = self._late, self._ready
+        broken = isinstance(error, frames.BrokenFrameError)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            running.wait(0 if broken else 5)
+        code = running.poll()
+        self.close()
+        if not ready:
+            return "could not be looked at: the process that looks at it did not start"
+        if late or code == -getattr(signal, "SIGXCPU", 24):
+            return f"takes longer than {seconds:g} s"
+        if code == child.CAUGHT:
+            return "tried to do what no such file may do"
+        if broken:
+            return "gave more than it may"
+        said = signal.Signals(-code).name if code and code < 0 else f"code {code}"
+        return f"stopped its reader ({said}), or needs more than {self.memory >> 20} MB of memory"
+
+    def _raise(self, kind: str, message: str) -> None:
+        if kind == "MemoryError":
+            raise StoppedError(f"needs more than {self.memory >> 20} MB of memory")
+        known = getattr(errors, kind, None)
+        if isinstance(known, type) and issubclass(known, errors.RelumeError):
+            raise known(message)
+        raise StoppedError(f"cannot be read ({message})")
