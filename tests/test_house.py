@@ -16,9 +16,10 @@ ROOT = Path(relume.__file__).parent
 # packages (with a slash) may import inside themselves. The lab may import the ground floor, but
 # for its last line.
 GROUND = """
-errors
+errors places
 sandbox/
 card/ image/ guidance
+trial
 engine tiling
 priors/
 restoration diagnosis

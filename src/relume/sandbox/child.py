@@ -35,14 +35,16 @@ def serve(told: dict[str, Any]) -> None:
             `readable`, files that it may open, or None for none at all, Python's own included.
     """
     asked, answers = _streams()
-    # All threads that libraries start later inherit this; the second lock binds this one alone.
-    shut_in([*_system(), *(told["readable"] or ())])
+    readable = told["readable"]
+    if readable is None:
+        # Threads that start while it warms inherit this; the second lock binds this one alone.
+        shut_in(_system())
     target = _named(told["target"])
     if told["warm"]:
         _named(told["warm"])()
     _limit_memory(told["memory"])
-    if told["readable"] is None:
-        shut_in()
+    # Some libraries write and run programs while they load (torch): theirs is the one lock here.
+    shut_in([] if readable is None else [*_system(), *readable])
     sys.addaudithook(_watch)
     frames.send(answers, {"ready": True})
     while True:

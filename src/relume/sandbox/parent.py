@@ -60,6 +60,7 @@ class Sandbox:
         told |= {"readable": self.readable, "path": sys.path}
         # Children of many threads on few cores only wait for each other.
         plain = {"MALLOC_ARENA_MAX": "2", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        plain["HF_HUB_OFFLINE"] = "1"
         self._child = subprocess.Popen(
             [sys.executable, "-I", "-c", _BEGIN, json.dumps(told)],
             stdin=subprocess.PIPE,
