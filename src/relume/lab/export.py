@@ -108,6 +108,7 @@ def export(
     weights.save(path.with_suffix(".safetensors"), halves, recipe=card.recipe, card=card)
     for engine in (*ran, "torch"):  # made here: nothing that has to be tried apart
         remember(survey(path), engine)
+    remember(survey(path.with_suffix(".safetensors")), "torch")
     return card
 
 
