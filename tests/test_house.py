@@ -19,7 +19,7 @@ GROUND = """
 errors places
 sandbox/
 card/ image/ guidance
-trial
+trial convert fetch
 engine tiling
 priors/
 restoration diagnosis
@@ -39,7 +39,7 @@ triplets
 clip restorer objectives/ loader
 reach
 weights
-evaluate
+evaluate pickles
 train
 recipe
 finished
