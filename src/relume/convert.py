@@ -42,6 +42,7 @@ def convert(source: Path, target: Path) -> list[str]:
             warm="relume.lab.pickles:warm",
             memory=MEMORY + 6 * len(data),
             readable=[],
+            watched=True,
         ) as child:
             told, given = child.call({}, [data], seconds=SECONDS, most=MAX_FILE)
         tensors = []

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from . import __version__
 from .card import MODELS, ModelFile, is_shipped, survey_preparer
+from .card.tensors import MAX_HEADER
 from .errors import MissingError, ModelError, RelumeError
 from .places import default_folder
 from .sandbox import Sandbox, StoppedError
@@ -21,10 +22,6 @@ from .sandbox import Sandbox, StoppedError
 SECONDS = 6.0
 # Bytes, beside six times the file: tensors in float32, and as a runtime packs them.
 MEMORY = 640 << 20
-
-# Called in the child for the sake of its module, before the interpreter is watched.
-_LOADS = {"onnx": "onnxruntime:get_available_providers", "openvino": "relume.engine:_openvino"}
-_LOADS["torch"] = ""
 
 
 def tried(model: ModelFile, engine: str) -> None:
@@ -49,7 +46,8 @@ def tried(model: ModelFile, engine: str) -> None:
     readable = [str(file.absolute()) for file in files]
     memory = MEMORY + 6 * sum(file.stat().st_size for file in files)
     target = f"{module}:first_run"
-    with Sandbox(target, warm=_LOADS[engine], memory=memory, readable=readable) as child:
+    imports = _imports(files) if engine == "torch" else []
+    with Sandbox(target, imports=imports, memory=memory, readable=readable) as child:
         try:
             child.call(request, seconds=SECONDS, most=0)
         except StoppedError as error:
@@ -68,6 +66,19 @@ def remember(model: ModelFile, engine: str) -> None:
         with contextlib.suppress(OSError):
             mark.parent.mkdir(parents=True, exist_ok=True)
             mark.touch()
+
+
+def _imports(files: Iterable[Path]) -> list[str]:
+    """What the networks of these weights need besides torch. Such libraries write when they load,
+    so they load before the child is shut in."""
+    heads = b"".join(_head(file) for file in files if file.suffix == ".safetensors")
+    needs = {b'"guest': "spandrel", b'"dino': "transformers.models.dinov2.modeling_dinov2"}
+    return [module for word, module in needs.items() if word in heads.replace(b"\\", b"")]
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(min(MAX_HEADER, int.from_bytes(file.read(8), "little")))
 
 
 def _files(model: ModelFile, engine: str) -> list[Path]:

@@ -31,8 +31,10 @@ def serve(told: dict[str, Any]) -> None:
     Args:
         told: `target`, "module:function", answers (request, buffers) with (answer, buffers);
             `warm`, "module:function" or "", is called once before the files are shut, and loads
-            what the target would load later; `memory`, bytes beyond what is in use then;
-            `readable`, files that it may open, or None for none at all, Python's own included.
+            what the target would load later; `imports`, modules that are loaded before; `memory`,
+            bytes beyond what is in use then;
+            `readable`, files that it may open, or None for none at all, Python's own included;
+            `watched`, whether the interpreter ends the child that runs a program or writes.
     """
     asked, answers = _streams()
     readable = told["readable"]
@@ -40,12 +42,16 @@ def serve(told: dict[str, Any]) -> None:
         # Threads that start while it warms inherit this; the second lock binds this one alone.
         shut_in(_system())
     target = _named(told["target"])
+    for module in told["imports"]:
+        with contextlib.suppress(ImportError):  # the target has words for what is missing
+            importlib.import_module(module)
     if told["warm"]:
         _named(told["warm"])()
     _limit_memory(told["memory"])
     # Some libraries write and run programs while they load (torch): theirs is the one lock here.
     shut_in([] if readable is None else [*_system(), *readable])
-    sys.addaudithook(_watch)
+    if told["watched"]:
+        sys.addaudithook(_watch)
     frames.send(answers, {"ready": True})
     while True:
         try:
