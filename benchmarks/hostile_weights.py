@@ -52,15 +52,16 @@ def main() -> None:
         bait = hostile.Bait(place / "canary", place / "secret.bin")
         picture = place / "picture.png"
         write(Picture(np.full((16, 16, 3), 99, np.uint8)), picture)
-        print(
-            "| kind | files | exit 4 | harmless | wrong | code ran | foreign reads | slowest | busiest |"
-        )
+        heads = "kind | files | exit 4 | harmless | wrong | code ran | foreign reads"
+        print(f"| {heads} | slowest | busiest |")
         print("|---|---|---|---|---|---|---|---|---|")
         bad = 0
-        for kind in given.only.split(",") if given.only else hostile.KINDS:
+        kinds = given.only.split(",") if given.only else hostile.KINDS
+        for kind in kinds:
             bad += judge(kind, given, bait, picture)
         honest(given, place, picture)
-        controls(given, bait)
+        if "pickles" in kinds:
+            controls(given, bait)
     own, children = (
         resource.getrusage(who).ru_maxrss
         for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
