@@ -166,14 +166,20 @@ def _receive(
 ) -> None:
     from http.client import HTTPException
     from urllib.error import HTTPError
-    from urllib.request import Request, urlopen
+    from urllib.request import HTTPRedirectHandler, Request, build_opener
+
+    class OnlyHttps(HTTPRedirectHandler):
+        def redirect_request(
+            self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str
+        ):
+            _check(newurl)
+            return super().redirect_request(req, fp, code, msg, headers, newurl)
 
     asked = Request(remote.url, headers={"Accept-Encoding": "identity", "User-Agent": "relume"})
     if at:
         asked.add_header("Range", f"bytes={at}-")
     try:
-        with urlopen(asked, timeout=patience) as answer:
-            _check(answer.url)
+        with build_opener(OnlyHttps).open(asked, timeout=patience) as answer:
             if answer.status != (206 if at else 200):
                 part.truncate(0)  # it starts anew, whatever was asked
                 at = 0
