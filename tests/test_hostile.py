@@ -93,7 +93,7 @@ def test_a_pickle_that_runs_code_is_refused_in_one_line(relume, bait, tmp_path):
     path, _, _ = hostile.make("pickles", 20, np.random.default_rng(0), tmp_path / "x", bait)
     code, out, said = relume("models", "convert", path)
     assert (code, out, said.count("\n")) == (4, "", 1)
-    assert "system" in said
+    assert "plain weights (Unsupported operand" in said
     assert not bait.sprung()
     assert not list(tmp_path.glob("*.safetensors"))
 
@@ -175,7 +175,7 @@ def test_a_tensor_of_a_thousand_axes_is_refused(tmp_path):
     tensor.dims[:] = [1] * 1000
     model.graph.initializer.append(tensor)
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(ModelError, match="axes|no sane shape"):
+    with pytest.raises(ModelError, match=r"axes|no sane shape"):
         survey(tmp_path / "m.onnx")
 
 

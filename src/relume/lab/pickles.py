@@ -69,7 +69,7 @@ def loaded(data: bytes) -> Any:
         named = re.search(r"GLOBAL (\S+)", str(error))
         if named:
             raise ModelError(f"it names {named[1]!r:.80}, which is no weight") from None
-        said = re.search(r"WeightsUnpickler error: ([^\n]+)", str(error))
+        said = re.search(r"WeightsUnpickler error:\s*([^\n]+)", str(error))
         words = said[1] if said else f"{type(error).__name__}: {error}"
         words = " ".join(words.split())[:120].rstrip(". ")
         raise ModelError(f"it is no file of plain weights ({words})") from None
