@@ -16,9 +16,10 @@ ROOT = Path(relume.__file__).parent
 # packages (with a slash) may import inside themselves. The lab may import the ground floor, but
 # for its last line.
 GROUND = """
-errors
+errors places
 sandbox/
 card/ image/ guidance
+trial convert fetch
 engine tiling
 priors/
 restoration diagnosis
@@ -38,7 +39,7 @@ triplets
 clip restorer objectives/ loader
 reach
 weights
-evaluate
+evaluate pickles
 train
 recipe
 finished

@@ -17,7 +17,16 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from .card import Card, ModelFile, Reads, find, survey_first, survey_masks, survey_preparer
+from .card import (
+    Card,
+    ModelFile,
+    Reads,
+    find,
+    survey,
+    survey_first,
+    survey_masks,
+    survey_preparer,
+)
 from .errors import (
     CheckError,
     GuidanceError,
@@ -28,6 +37,7 @@ from .errors import (
     nearest,
 )
 from .guidance import Guidance, Guide
+from .trial import tried
 
 Precision = Literal["float32", "bf16"]
 
@@ -332,6 +342,8 @@ def open_engine(
 ) -> Engine:
     """The engine that runs a model; where another must run first, its engine is of the same kind.
 
+    A file that this machine has not run is first run small in a sandbox.
+
     Args:
         model: What `card.find` takes, or what it gave.
         engine: "onnx", "openvino", "torch" (the lab's), or "auto": torch for a `.safetensors`, else
@@ -357,6 +369,8 @@ def open_engine(
     if threads is not None and threads < 1:
         raise UsageError(f"threads must be at least 1, got {threads}.")
     found = model if isinstance(model, ModelFile) else find(model)
+    if runs := _runs_on(found, engine):
+        tried(found, runs)
     opened = _opened(found, engine, device, threads, precision)
     if (first := survey_first(found)) is not None:
         opened.first = open_engine(first, engine, device, threads, precision)
@@ -419,6 +433,50 @@ def _opened(
         raise UsageError("ONNX Runtime computes in float32 only; bf16 needs --engine openvino.")
     return OnnxEngine(found, device=device, threads=threads)
 
+
+def _runs_on(found: ModelFile, engine: str) -> str:
+    """The engine whose runtime a file will meet, or "" where `_opened` has another word to say."""
+    kind = _kind(found, engine)
+    if found.path is None or importlib.util.find_spec(_RUNTIMES[kind]) is None:
+        return ""
+    return kind if kind == "torch" or found.path.suffix == ".onnx" else ""
+
+
+_RUNTIMES = {"onnx": "onnxruntime", "openvino": "openvino", "torch": "torch"}
+
+
+def first_run(request: dict[str, Any], buffers: list[bytearray]) -> tuple[dict[str, Any], list]:
+    """What `trial` asks for in its sandbox: open a file, and run it on one small tile.
+
+    Raises:
+        ModelError, CheckError: It cannot be opened, or does not do what its card says.
+    """
+    found = survey(Path(request["path"]))
+    if found.sha256 != request["sha256"]:
+        raise ModelError("it changed meanwhile. Run it again.")
+    run_small(_opened(found, request["engine"], "cpu", 1, "float32"))
+    return {}, []
+
+
+def run_small(engine: Engine) -> None:
+    """Prepare and restore one tile that is told nothing.
+
+    Raises:
+        CheckError: The answer is not what the card says.
+    """
+    m = engine.card.multiple_of
+    side = -(-SMALL // m) * m
+    tile = np.linspace(0, 1, 3 * side * side, dtype=np.float32).reshape(1, 3, side, side)
+    guidance = Guidance()
+    if engine.card.prepared:
+        guidance = engine.prepare(tile, guidance)
+    try:
+        engine(tile, guidance)
+    except MemoryError as error:
+        raise CheckError(str(error)) from None
+
+
+SMALL = 64  # pixels a side, about: of the tile of a first run
 
 ENGINES = ("auto", "onnx", "openvino", "torch")
 

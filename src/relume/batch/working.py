@@ -162,7 +162,7 @@ class Worker:
             restored = one.picture if one else None
             unchanged = unchanged and restored is None
             part, lost = writer.render(restored or page, format)
-            parts.append(part)
+            parts.append(part if isinstance(part, bytes) else b"".join(part))
             told += [*(one.announced if one else ()), *page.notes, *lost]
         if unchanged and _same_kind(source, target, picture):
             return _Answer(None, told)
@@ -193,7 +193,7 @@ def _same_kind(source: Path, target: Path, picture: Picture) -> bool:
 class _Answer:
     """What is to be written: a picture, the bytes of several, or None for the input's own bytes."""
 
-    content: bytes | Picture | None
+    content: Data | Picture | None
     announced: Sequence[str]
     guard: Sequence[Any] = ()
 

@@ -5,6 +5,7 @@ from .files import (
     BUILT_IN,
     DEFAULT,
     MASKS,
+    MODELS,
     QUALITY,
     ModelFile,
     find,
@@ -16,7 +17,7 @@ from .files import (
     survey_masks,
     survey_preparer,
 )
-from .tensors import header, tensors_digest
+from .tensors import ITEM, header, pack, tensors_digest
 
 __all__ = [
     "BESIDE",
@@ -24,7 +25,9 @@ __all__ = [
     "CARD_FORMAT",
     "CARD_KEY",
     "DEFAULT",
+    "ITEM",
     "MASKS",
+    "MODELS",
     "QUALITY",
     "Card",
     "ModelFile",
@@ -34,6 +37,7 @@ __all__ = [
     "header",
     "is_shipped",
     "names",
+    "pack",
     "shipped",
     "survey",
     "survey_first",

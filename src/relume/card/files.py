@@ -41,7 +41,7 @@ class ModelFile:
         Raises:
             ModelError: The file is gone, or is not the one that was surveyed.
         """
-        data = _bytes(self.path) if self.path else b""
+        data = read_file(self.path) if self.path else b""
         if hashlib.sha256(data).hexdigest() != self.sha256:
             raise ModelError(f"{self.path} changed while it was being opened. Run it again.")
         return data
@@ -114,7 +114,7 @@ def survey(path: Path) -> ModelFile:
     Raises:
         ModelError: It is not a model file, or one that we refuse; one line that says why.
     """
-    data = _bytes(path)
+    data = read_file(path)
     try:
         if path.suffix == ".safetensors":
             card = survey_tensors(data)
@@ -196,7 +196,12 @@ def _beside(path: Path, suffix: str, digest: str, otherwise: str = "") -> ModelF
     return found
 
 
-def _bytes(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """The bytes of a file of weights.
+
+    Raises:
+        ModelError: It cannot be read, or is larger than any that is opened.
+    """
     try:
         if path.stat().st_size > MAX_FILE:
             raise ModelError(f"{path} was refused: it is larger than {MAX_FILE >> 20} MB.")

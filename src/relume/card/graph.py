@@ -16,6 +16,7 @@ from .tensors import MAX_RANK, tensors_digest
 MAX_NODES = 50_000
 MAX_FIELDS = 1_000_000  # of the whole file; what is read in a second
 MAX_DEPTH = 4
+MAX_WORDS = 16 << 20  # bytes of a file beside its tensors
 
 OPERATORS = frozenset(
     """
@@ -104,6 +105,7 @@ class _Survey:
         self.data = data
         self.nodes = 0
         self.fields = 0
+        self.stored = 0  # bytes of tensors
         self.inputs: list[str] = []
         self.outputs: list[list[int]] = []  # of each its axes, 0 where one is free
         self.halves: dict[str, tuple[str, str, tuple[int, ...], Any]] = {}
@@ -130,6 +132,8 @@ class _Survey:
                     cards.append(entry.get(2, "")[: MAX_CARD + 1])
             elif number in (20, 25):
                 raise ModelError("it brings functions or training steps of its own")
+        if len(self.data) - self.stored > MAX_WORDS:
+            raise ModelError(f"it holds more than {MAX_WORDS >> 20} MB that belong to no tensor")
         if graphs != 1:
             raise ModelError("it is no ONNX file" if not graphs else "it holds more than one graph")
         if len(cards) != 1 or len(cards[0]) > MAX_CARD:
@@ -217,6 +221,7 @@ class _Survey:
                 stored += 1 if s < 0 else e - s  # at least a byte a number
             elif number in (13, 14) and not (number == 14 and s < 0 and e == 0):
                 raise ModelError("it keeps tensors in another file")
+        self.stored += len(raw) if raw is not None else stored
         label = f"tensor {name or 'without a name'!r:.80}"
         if kind not in _ITEM:
             raise ModelError(f"{label} is of a kind that is not allowed")

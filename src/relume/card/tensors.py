@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ..errors import ModelError
@@ -33,8 +33,9 @@ def tensors_digest(tensors: Iterable[tuple[str, str, tuple[int, ...], Any]]) -> 
 
 # safetensors: 8 bytes of header length, a JSON header, the tensors without hole or overlap.
 
-_SAFE = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1}
-_SAFE["BOOL"] = 1
+ITEM = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1}
+ITEM["BOOL"] = 1
+"""Bytes of a number, by the word for its kind."""
 
 
 def header(data: bytes) -> tuple[dict[str, str], dict[str, tuple[str, tuple[int, ...], Any]]]:
@@ -56,7 +57,7 @@ def header(data: bytes) -> tuple[dict[str, str], dict[str, tuple[str, tuple[int,
             (begin, end), shape = entry["data_offsets"], tuple(entry["shape"])
             if len(shape) > MAX_RANK or any(type(n) is not int or n < 0 for n in shape):
                 raise ModelError(f"the shape of tensor {name!r:.80} is none")
-            size = math.prod(shape) * _SAFE[entry["dtype"]]
+            size = math.prod(shape) * ITEM[entry["dtype"]]
             if begin != at or end - begin != size or end > len(body):
                 raise ModelError(f"tensor {name!r:.80} does not lie where the header says")
             tensors[name], at = (entry["dtype"], shape, body[begin:end]), end
@@ -69,6 +70,27 @@ def header(data: bytes) -> tuple[dict[str, str], dict[str, tuple[str, tuple[int,
     if not isinstance(metadata, dict) or not all(isinstance(v, str) for v in metadata.values()):
         raise ModelError("its metadata is not a table of words")
     return metadata, tensors
+
+
+def pack(
+    tensors: Iterable[tuple[str, str, tuple[int, ...], Any]], metadata: Mapping[str, str]
+) -> list[bytes]:
+    """A safetensors file in pieces.
+
+    Args:
+        tensors: (name, kind, shape, little-endian bytes), as `tensors_digest` takes them.
+        metadata: Words for its header.
+    """
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)}
+    body, at = list[bytes](), 0
+    for name, kind, shape, data in tensors:
+        end = at + len(data)
+        entries[name] = {"dtype": kind, "shape": list(shape), "data_offsets": [at, end]}
+        body.append(bytes(data))
+        at = end
+    words = json.dumps(entries).encode()
+    words += b" " * (-len(words) % 8)  # tensors begin on a multiple of eight
+    return [len(words).to_bytes(8, "little"), words, *body]
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

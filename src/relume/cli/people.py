@@ -427,17 +427,28 @@ def _check_free(*targets: Path | None) -> None:
 
 @app.command()
 def models(
-    action: Annotated[Literal["list", "show"], typer.Argument(help="list, or show NAME.")] = "list",
+    action: Annotated[
+        Literal["list", "show", "fetch", "convert"],
+        typer.Argument(help="list, show NAME, fetch NAME (opens a connection), convert FILE.pth."),
+    ] = "list",
     name: Annotated[str | None, typer.Argument(help="Shipped name or model file.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="What fetch or convert writes.")
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """List the models, or show the card of one."""
+    """List the models, show the card of one, fetch one, or make a foreign pickle safetensors."""
     from ..card import find, names
 
-    if action == "show" and name is None:
+    if action != "list" and name is None:
         raise UsageError("which model? `relume models` lists the names.")
+    if action in ("fetch", "convert"):
+        _bring(action, str(name), out, json, quiet)
+        return
+    if out is not None:
+        raise UsageError(f"`models {action}` writes nothing; leave --out away.")
     if action == "list" and name is not None:
         raise UsageError(f"`models list` takes no name; see `relume models show {name}`.")
     found = [find(each) for each in ([name] if name is not None else names())]
@@ -466,6 +477,35 @@ def models(
         for key, value in cards[0].items():
             if value not in (None, "", [], (), {}):
                 print(f"{key:>12}  {value if isinstance(value, str) else flat(value)}")
+
+
+def _bring(action: str, name: str, out: Path | None, json: bool, quiet: bool) -> None:
+    if action == "convert":
+        need_lab("models convert")
+        from ..convert import convert
+
+        source = Path(name)
+        if not source.is_file():
+            raise UsageError(f"{name}: there is no such file to convert.")
+        target = out or source.with_suffix(".safetensors")
+        tensors = convert(source, target)
+        if json:
+            say_json({"written": str(target), "tensors": tensors})
+        elif not quiet:
+            print(f"{plain(target)}: {len(tensors)} tensors")
+        return
+    from ..card import survey
+    from ..fetch import fetch, named
+
+    target = out or Path(f"{name}.onnx")
+    remote = named(name)
+    with Bar("fetching", quiet or json) as bar:
+        fetch(remote, target, tell=bar.show)
+    card = survey(target).card
+    if json:
+        say_json({"written": str(target), **fields(card)})
+    elif not quiet:
+        print(f"{plain(target)}: {card.name}, {card.licence or 'no licence named'}")
 
 
 @app.command()

@@ -208,8 +208,7 @@ def _filled(colours: Rows, weight: Rows, beside: np.ndarray, h: int, w: int) -> 
         whole = coarse(0, tops)
         fill(whole, coarse_weight(0, tops)[0])
 
-        def further(top: int, bottom: int) -> np.ndarray:
-            return whole[:, top:bottom]
+        further: Rows = lambda top, bottom: whole[:, top:bottom]  # noqa: E731
     else:
         further = _filled(coarse, coarse_weight, beside, tops, lefts)
 

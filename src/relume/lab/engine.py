@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 
-from ..card import Card, ModelFile, Reads
+from ..card import Card, ModelFile, Reads, survey
 from ..engine import (
     Engine,
     Precision,
@@ -17,6 +19,7 @@ from ..engine import (
     feeds,
     guide_of,
     out_of_memory,
+    run_small,
     with_prepared,
 )
 from ..errors import MissingError, ModelError, UsageError
@@ -103,6 +106,15 @@ class TorchEngine:
     def _guidance(self, reads: Iterable[Reads], given: dict[str, np.ndarray]) -> Guidance:
         tensors = {r: torch.from_numpy(given[r.prior]).to(self._device) for r in reads}
         return Guidance({r.prior: guide_of(r, tensor) for r, tensor in tensors.items()})
+
+
+def first_run(request: dict[str, Any], buffers: list[bytearray]) -> tuple[dict[str, Any], list]:
+    """As the ground floor's, with the weights beside the file, or in it."""
+    found = survey(Path(request["path"]))
+    if found.sha256 != request["sha256"]:
+        raise ModelError("it changed meanwhile. Run it again.")
+    run_small(open_torch(found, device="cpu", threads=1, precision="float32"))
+    return {}, []
 
 
 def open_torch(

@@ -28,6 +28,7 @@ from ..card import CARD_KEY, Card, Reads, header, survey
 from ..engine import Engine, OnnxEngine, OpenVinoEngine, feeds, guide_of
 from ..errors import CheckError, MissingError, ModelError, UsageError
 from ..guidance import Guidance, Guide
+from ..trial import remember
 from . import weights
 from .finished import restorer_of, weights_beside
 from .reach import measure_overlap
@@ -99,12 +100,15 @@ def export(
         trial = Path(folder) / path.name
         for suffix, data in files.items():
             trial.with_suffix(suffix).write_bytes(data)
-        check(rounded, trial)
+        ran = check(rounded, trial)
     for word in card.beside:
         _export_beside(path, card, word, source)
     for suffix, data in files.items():
         weights.write_whole(path.with_suffix(suffix), data)
     weights.save(path.with_suffix(".safetensors"), halves, recipe=card.recipe, card=card)
+    for engine in (*ran, "torch"):  # made here: nothing that has to be tried apart
+        remember(survey(path), engine)
+    remember(survey(path.with_suffix(".safetensors")), "torch")
     return card
 
 

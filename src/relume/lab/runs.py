@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
 
-from ..card import find
+from ..card import find, survey
 from ..errors import OutputError, UsageError
 from ..guidance import Guidance, stack
 from ..image import is_image, read
+from ..trial import remember
 from .data import Batch
 from .export import described
 from .finished import begin_with, card_of, load_backbone, save_adapter, take_along
@@ -128,6 +129,7 @@ def save_finished(recipe: Recipe, model: Restorer, run: Path) -> Path:
     halves, resolved = to_half(model.state_dict()), recipe.resolved()
     along = take_along(recipe, path)
     save(path, halves, recipe=resolved, card=described(model, card_of(resolved, along), halves))
+    remember(survey(path), "torch")
     if recipe.backbone.frozen and recipe.adapters:
         adapter = run / "adapter.safetensors"
         save_adapter(adapter, model, recipe, take_along(recipe, adapter))

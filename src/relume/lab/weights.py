@@ -22,7 +22,7 @@ from torch import Tensor
 from ..card import Card, find, is_shipped, tensors_digest
 from ..errors import CheckError, ModelError, OutputError
 
-_WORDS = {
+WORDS = {
     torch.float64: "F64",
     torch.float32: "F32",
     torch.float16: "F16",
@@ -76,7 +76,7 @@ def to_half(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def digest(tensors: Mapping[str, Tensor]) -> str:
     """sha256 over names, types, shapes and values, as a model file's card names it."""
     return tensors_digest(
-        (name, _WORDS[t.dtype], tuple(t.shape), t.detach().cpu().contiguous().numpy().tobytes())
+        (name, WORDS[t.dtype], tuple(t.shape), t.detach().cpu().contiguous().numpy().tobytes())
         for name, t in tensors.items()
     )
 

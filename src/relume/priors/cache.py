@@ -13,7 +13,6 @@ import io
 import json
 import logging
 import os
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +23,7 @@ import numpy as np
 from ..errors import RelumeError
 from ..guidance import KINDS, Guide, Kind
 from ..image import place
+from ..places import default_folder
 from .masks import SCORES, Masks, encode
 
 FORMAT = 1
@@ -32,20 +32,6 @@ ENOUGH = 2 << 30
 STALE = 86_400  # seconds after which a temporary file belongs to nobody
 
 log = logging.getLogger("relume")
-
-
-def default_folder() -> Path | None:
-    """$RELUME_CACHE, else the system's place for caches; None where there is no home."""
-    with contextlib.suppress(RuntimeError):
-        if os.environ.get("RELUME_CACHE"):
-            return Path(os.environ["RELUME_CACHE"]).expanduser()
-        if sys.platform == "win32" and os.environ.get("LOCALAPPDATA"):
-            return Path(os.environ["LOCALAPPDATA"], "relume", "cache")
-        if sys.platform == "darwin":
-            return Path.home() / "Library" / "Caches" / "relume"
-        xdg = Path(os.environ.get("XDG_CACHE_HOME", ""))
-        return (xdg if xdg.is_absolute() else Path.home() / ".cache") / "relume"
-    return None
 
 
 def key_of(rgb: np.ndarray, identity: Mapping[str, Any]) -> str:

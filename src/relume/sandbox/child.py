@@ -33,19 +33,27 @@ def serve(told: dict[str, Any]) -> None:
         told: `target`, "module:function", answers (request, buffers) with (answer, buffers), or is
             a generator of such, parts that are sent as they come, which returns the last;
             `warm`, "module:function" or "", is called once before the files are shut, and loads
-            what the target would load later; `memory`, bytes beyond what is in use then;
-            `readable`, files that it may open, or None for none at all, Python's own included.
+            what the target would load later; `imports`, modules that are loaded before; `memory`,
+            bytes beyond what is in use then;
+            `readable`, files that it may open, or None for none at all, Python's own included;
+            `watched`, whether the interpreter ends the child that runs a program or writes.
     """
     asked, answers = _streams()
-    # All threads that libraries start later inherit this; the second lock binds this one alone.
-    shut_in([*_system(), *(told["readable"] or ())])
+    readable = told["readable"]
+    if readable is None:
+        # Threads that start while it warms inherit this; the second lock binds this one alone.
+        shut_in(_system())
     target = _named(told["target"])
+    for module in told["imports"]:
+        with contextlib.suppress(ImportError):  # the target has words for what is missing
+            importlib.import_module(module)
     if told["warm"]:
         _named(told["warm"])()
     _limit_memory(told["memory"])
-    if told["readable"] is None:
-        shut_in()
-    sys.addaudithook(_watch)
+    # Some libraries write and run programs while they load (torch): theirs is the one lock here.
+    shut_in([] if readable is None else [*_system(), *readable])
+    if told["watched"]:
+        sys.addaudithook(_watch)
     frames.send(answers, {"ready": True})
     while True:
         try:

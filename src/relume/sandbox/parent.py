@@ -38,10 +38,14 @@ class Sandbox:
         target: "module:function", (request, buffers) -> (answer, buffers), called in the child.
         warm: "module:function" that loads what the target needs, before files are shut; or "".
         files: Numbers of open files that the child has too. Not on Windows.
+        imports: Modules that the child loads beside the target's own, before files are shut.
         memory: Bytes that the child may take beyond what its libraries take. Held where the system
             has limits of address space (Linux); elsewhere only time is.
         readable: Files that the child may open, and what Python and its libraries load late; None
             for a child that opens nothing once it is warm.
+        watched: The interpreter itself ends the child when something in it runs a program, opens
+            a socket or writes a file: for what might be made to run code. Python's libraries do
+            such things too when they load, so they have to be loaded before.
     """
 
     def __init__(
@@ -49,13 +53,16 @@ class Sandbox:
         target: str,
         *,
         warm: str = "",
+        imports: Sequence[str] = (),
         memory: int,
         readable: Sequence[str] | None = None,
         files: Sequence[int] = (),
+        watched: bool = False,
     ) -> None:
         self.target, self.warm, self.memory = target, warm, memory
         self.readable = None if readable is None else list(readable)
         self.files = tuple(files)
+        self.imports, self.watched = list(imports), watched
         self._child: subprocess.Popen[bytes] | None = None
         self._ready = self._late = False
 
@@ -65,9 +72,11 @@ class Sandbox:
             return
         self.close()
         told = {"target": self.target, "warm": self.warm, "memory": self.memory}
-        told |= {"readable": self.readable, "path": sys.path}
+        told |= {"readable": self.readable, "imports": self.imports, "watched": self.watched}
+        told["path"] = sys.path
         # Children of many threads on few cores only wait for each other.
         plain = {"MALLOC_ARENA_MAX": "2", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+        plain["HF_HUB_OFFLINE"] = "1"
         self._child = subprocess.Popen(
             [sys.executable, "-I", "-c", _BEGIN, json.dumps(told)],
             stdin=subprocess.PIPE,
