@@ -372,7 +372,7 @@ def test_it_can_begin_with_a_network_that_was_told_nothing(tmp_path):
     path = tmp_path / "plain.safetensors"
     weights.save(path, before.state_dict(), recipe=plain.resolved(), half=False)
     model = made.build_model()
-    begin_with(model, path)
+    begin_with(model, recipe.load("perceive-ir-toy", [f"start={path}"]))
     lq = drawn(1, 3, 16, 16)
     assert torch.equal(model(lq, thumbnails(1)), before(lq, Guidance()))
 

@@ -165,7 +165,8 @@ def begin_with(model: Restorer, recipe: Recipe) -> None:
     for own, part in parts.items():
         if not any(name.startswith(own) for name in tensors):
             kept |= {own + name: tensor for name, tensor in part.state_dict().items()}
-    if stored.recipe["backbone"]["kind"] != recipe.backbone.kind:
+    kind = stored.recipe.get("backbone", {}).get("kind", recipe.backbone.kind)
+    if kind != recipe.backbone.kind:
         mine = {k: v for k, v in model.state_dict().items() if k.startswith(BACKBONE)}
         kept |= {k: v for k, v in mine.items() if not k.startswith(TRUNK)}
         trunk = {k for k in mine if k.startswith(TRUNK)}
