@@ -137,10 +137,11 @@ def test_averages_over_columns_stand_beside_them_where_they_are_parts_of_one_tes
     pytest.importorskip("skimage")
     (val,) = system.columns
     few = replace(val, name="few", title="few", pairs=lambda r: first_of(val.pairs(r)))
-    both = replace(system, arms=system.arms[:1], columns=(val, few), averages=True, seeds=1)
+    both = replace(system, arms=system.arms[:2], columns=(val, few), averages=True, seeds=1)
     bench = Bench(both, root, tmp_path)
-    assert both.runs == 1
-    fill(bench, budget=0)
+    assert both.runs == 2
+    for _ in both.arms:
+        fill(bench, budget=0)
     (whole,), (part,) = (reports(bench, both.arms[0], 1)[c.name] for c in (val, few))
     of = [[row["psnr"] for row in report.rows] for report in (whole, part)]
     assert len(of[0]) == 3 and len(of[1]) == 1
@@ -148,6 +149,9 @@ def test_averages_over_columns_stand_beside_them_where_they_are_parts_of_one_tes
     assert "| mean of columns | mean of pictures |" in text
     assert f"| {np.mean([np.mean(x) for x in of]):.2f} / " in text
     assert f"| {np.mean(of[0] + of[1]):.2f} / " in text
+    theirs = [reports(bench, both.arms[1], 1)[c.name][0].rows for c in (val, few)]
+    gain = np.mean([row["psnr"] for rows in theirs for row in rows]) - np.mean(of[0] + of[1])
+    assert f"- with regions: {gain:+.2f} dB [" in text and "its cost" in text
 
 
 def first_of(pairs):

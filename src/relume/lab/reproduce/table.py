@@ -56,7 +56,8 @@ def table(bench: Bench, rows: Sequence[str] = ()) -> str:
             size = _size(measured[0]) if measured else "-"
             lines.append(f"| {_named(arm)} | {' | '.join(texts)} | {size} | {' '.join(digests)} |")
         curve[longest.steps] = _named_contrast(system, cells)
-        lines += ["", *_contrast(bench, cells), "", *_apart(system, arms, cells)]
+        lines += ["", *_contrast(bench, cells), "", *_earned(system, arms, cells)]
+        lines += _apart(system, arms, cells)
     lines += _curve(system, curve)
     if set(system.columns_of_paper) - {column.title for column in system.columns}:
         lines += _paper(system, arms)
@@ -111,6 +112,35 @@ def _averages(found: Sequence[Sequence[Report]]) -> list[str]:
     }
     means = (lambda s: np.mean([one.mean() for one in s]), lambda s: np.concatenate(s).mean())
     return [f"{m(scores['psnr']):.2f} / {m(scores['ssim']):.4f}" for m in means]
+
+
+def _earned(
+    system: System, arms: Sequence[Arm], cells: Mapping[str, Mapping[str, list[Report]]]
+) -> list[str]:
+    """Which rows lie above the first, over the pictures of all columns, and what they cost more;
+    where columns are parts of one test. Of the first seed: of one run, not of its kind."""
+    first, *others = arms
+    whole = {a: [r[0] for r in cells[a.name].values() if r] for a in arms}
+    if not system.averages or len(whole[first]) < len(system.columns):
+        return []
+    lines: list[str] = []
+    for arm in others:
+        if arm.control or len(whole[arm]) < len(system.columns):
+            continue
+        pairs = list(zip(whole[arm], whole[first], strict=True))
+        rows = [(x, y) for a, b in pairs for x, y in zip(a.rows, b.rows, strict=True)]
+        gain = summary([x["psnr"] - y["psnr"] for x, y in rows], [x["photograph"] for x, _ in rows])
+        low, high = gain["ci95"] or (float("nan"),) * 2
+        times = [
+            r[0].model.get("ms_per_megapixel", float("nan")) for r in (whole[arm], whole[first])
+        ]
+        word = "earned its cost" if low > 0 else "did not earn its cost"
+        lines.append(
+            f"- {arm.title}: {gain['mean']:+.2f} dB [{low:+.2f}, {high:+.2f}] at "
+            f"{times[0] / times[1]:.1f} times the time: {word}"
+        )
+    head = f"Against {first.title}, over the pictures of all columns, one seed:"
+    return [head, "", *lines, ""] if lines else []
 
 
 def _size(report: Report) -> str:
