@@ -78,7 +78,7 @@ def sentence(
     words = "; ".join(map(str, found)) or "nothing wrong found"
     if tier is None or tier_margin is None or difficulty is None:
         return words
-    return f"{words}; {said(tier, tier_margin, difficulty)}"
+    return f"{words}; {said(tier, tier_margin, difficulty if found else None)}"
 
 
 def page(sections: Sequence[str], refused: Sequence[str] = ()) -> str:

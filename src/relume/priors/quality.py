@@ -79,14 +79,14 @@ class Quality:
     score: float
 
 
-def said(tier: str, margin: float, difficulty: float) -> str:
-    """A tier with its margin, and a difficulty, in plain words."""
+def said(tier: str, margin: float, difficulty: float | None = None) -> str:
+    """A tier with its margin, and a difficulty where there is something to restore, in words."""
     sure = "clearly" if margin >= 0.6 else "rather" if margin >= 0.2 else "narrowly"
+    words = f"{sure} of {tier} quality (margin {margin:.2f})"
+    if difficulty is None:
+        return words
     hard = "easy" if difficulty < 0.35 else "hard" if difficulty > 0.6 else "not easy"
-    return (
-        f"{sure} of {tier} quality (margin {margin:.2f}), {hard} to restore "
-        f"(difficulty {difficulty:.2f})"
-    )
+    return f"{words}, {hard} to restore (difficulty {difficulty:.2f})"
 
 
 def judged(guide: Guide) -> Quality:
