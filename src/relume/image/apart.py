@@ -243,7 +243,7 @@ def _packed(picture: Picture | dict[str, Any]) -> _Answer:
             value = {"kind": array.dtype.name, "shape": array.shape, "at": kept(array.data)}
         elif isinstance(value, bytes):
             value = {"at": kept(value)}
-        elif field.name == "carried":
+        elif field.name == "carried" and value is not None:
             value = [[kind, kept(data)] for kind, data in value]
         said[field.name] = value
     return said, given

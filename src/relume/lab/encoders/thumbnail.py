@@ -65,7 +65,7 @@ class ThumbnailEncoder(nn.Module):
             self.register_buffer("usual", torch.zeros(dim))
             self.register_buffer("spread", torch.zeros(1))  # 0: all is believed
         asked = Reads(reads, "maps", 3, (3, SIDE, SIDE), whole=True)
-        self.asks = (asked,) if reads else ()
+        self.asks: tuple[Reads, ...] = (asked,) if reads else ()
         widths = (3, width, 2 * width, 3 * width, 4 * width)
         layers: list[nn.Module] = []
         for a, b in itertools.pairwise(widths):
