@@ -90,8 +90,8 @@ def fetch(
     try:
         with part:
             _fill(part, remote, patience, tell)
-            done = True
             os.replace(part.name, target)  # noqa: PTH105
+            shared = True  # the name is gone, or another's by now
     except OSError as error:
         if isinstance(error, OutputError):
             raise
