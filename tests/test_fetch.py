@@ -1,9 +1,11 @@
 """`models fetch`: the pinned bytes or nothing, from a server that cuts, lies, stalls, redirects."""
 
 import hashlib
+import os
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -175,6 +177,20 @@ def test_no_address_but_https(server, target):
     with pytest.raises(UsageError, match=r"example\.com"):
         get(server, target)
     assert not target.exists()
+
+
+def test_the_part_that_another_begins_behind_us_is_left_to_it(server, target, monkeypatch):
+    moved, others = os.replace, []
+
+    def replace(part, to):
+        moved(part, to)
+        Path(part).write_bytes(b"of the next one")
+        others.append(Path(part))
+
+    monkeypatch.setattr("relume.fetch.os.replace", replace)
+    get(server, target)
+    assert target.read_bytes() == DATA
+    assert [other.read_bytes() for other in others] == [b"of the next one"]
 
 
 def test_several_at_once_leave_one_good_copy(server, target):

@@ -86,23 +86,21 @@ def fetch(
         part, shared = _claimed(folder / f"{remote.sha256}.part")
     except OSError as error:
         raise OutputError(f"{folder}: cannot be written ({error.strerror}).") from error
-    done = False
     try:
-        with part:
-            _fill(part, remote, patience, tell)
-            os.replace(part.name, target)  # noqa: PTH105
-            shared = True  # the name is gone, or another's by now
+        with part:  # the name is ours while it is open, and another's from then on
+            try:
+                _fill(part, remote, patience, tell)
+                os.replace(part.name, target)  # noqa: PTH105
+            except BaseException as error:
+                # Of wrong bytes there is nothing to go on from; from a part of our own nobody does.
+                if isinstance(error, ModelError) or not shared:
+                    with contextlib.suppress(OSError):
+                        Path(part.name).unlink(missing_ok=True)
+                raise
     except OSError as error:
         if isinstance(error, OutputError):
             raise
         raise OutputError(f"{target}: cannot be written ({error.strerror}).") from error
-    except ModelError:
-        done = True  # wrong bytes: nothing to go on from
-        raise
-    finally:
-        if done or not shared:
-            with contextlib.suppress(OSError):
-                Path(part.name).unlink(missing_ok=True)
 
 
 def _claimed(path: Path) -> tuple[Any, bool]:

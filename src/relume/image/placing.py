@@ -87,8 +87,13 @@ def name(beside: Path, path: Path, *, replace: bool = False) -> None:
         beside.replace(path)
     else:
         _take(beside, path)
-    with contextlib.suppress(OSError):  # not every system opens folders, or flushes them
-        folder = os.open(path.parent, os.O_RDONLY)
+    flush_folder(path.parent)
+
+
+def flush_folder(path: Path) -> None:
+    """See the names in a folder on the disk; not every system opens folders, or flushes them."""
+    with contextlib.suppress(OSError):
+        folder = os.open(path, os.O_RDONLY)
         try:
             os.fsync(folder)
         finally:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..card import Card, find, is_shipped, tensors_digest
 from ..errors import CheckError, ModelError, OutputError
+from ..image.placing import flush_folder
 
 WORDS = {
     torch.float64: "F64",
@@ -109,12 +110,7 @@ def write_whole(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-        with contextlib.suppress(OSError):  # not every system opens folders, or flushes them
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+        flush_folder(path.parent)
     except OSError as error:
         with contextlib.suppress(OSError):
             part.unlink()
