@@ -1,6 +1,7 @@
 """`relume models convert`: a foreign pickle of weights becomes safetensors, read in a sandbox.
 
-Nothing else of relume opens a pickle.
+Nothing else of relume opens a pickle, but for the weights of VGG-16 that a recipe may name: their
+file is larger than a model may be (`lab.losses.vgg`, by the same restricted loading, in process).
 """
 
 from __future__ import annotations
