@@ -191,7 +191,9 @@ def test_restormer_has_the_parameters_of_its_paper():
 def test_attention_over_channels_is_the_papers_and_knows_no_resolution():
     q, k, v = (torch.randn(2, 12, 5, 7, dtype=torch.double) for _ in range(3))
     t = torch.tensor([0.5, 2.0, 7.0], dtype=torch.double).view(3, 1, 1)
-    got = channel_attention(q, k, v, t)
+    same = nn.Conv2d(12, 12, 1, bias=False, dtype=torch.double)
+    same.weight.data = torch.eye(12, dtype=torch.double)[..., None, None]
+    got = channel_attention(q, k, v, t, same)
     for n in range(2):
         for head in range(3):
             rows = slice(4 * head, 4 * head + 4)
@@ -201,9 +203,11 @@ def test_attention_over_channels_is_the_papers_and_knows_no_resolution():
             assert scores.shape == (4, 4)  # C x C of the head, whatever h and w
             wanted = (scores @ c).view(4, 5, 7)
             torch.testing.assert_close(got[n, rows], wanted, atol=1e-6, rtol=0)
-    twice = channel_attention(*(x.repeat(1, 1, 2, 3) for x in (q, k, v)), t)
+    twice = channel_attention(*(x.repeat(1, 1, 2, 3) for x in (q, k, v)), t, same)
     torch.testing.assert_close(twice, got.repeat(1, 1, 2, 3), atol=1e-6, rtol=0)
-    torch.testing.assert_close(channel_attention(3 * q, 5 * k, v, t), got, atol=1e-6, rtol=0)
+    torch.testing.assert_close(channel_attention(3 * q, 5 * k, v, t, same), got, atol=1e-6, rtol=0)
+    out = nn.Conv2d(12, 5, 1, dtype=torch.double)
+    torch.testing.assert_close(channel_attention(q, k, v, t, out), out(got))
 
 
 def test_restormers_block_is_two_residual_branches_of_the_papers_equations():
@@ -216,7 +220,7 @@ def test_restormers_block_is_two_residual_branches_of_the_papers_equations():
     q, k, v = block.attention.qkv[1](block.attention.qkv[0](norm(x, block.norm1.weight))).chunk(
         3, 1
     )
-    y = x + block.attention.out(channel_attention(q, k, v, block.attention.temperature))
+    y = x + channel_attention(q, k, v, block.attention.temperature, block.attention.out)
     a, b = block.feed.inside[1](block.feed.inside[0](norm(y, block.norm2.weight))).chunk(2, 1)
     assert a.shape[1] == 9
     torch.testing.assert_close(block(x), y + block.feed.out(F.gelu(a) * b), atol=1e-5, rtol=1e-5)

@@ -13,6 +13,7 @@ from relume.engine import open_engine
 from relume.errors import RecipeError, UsageError
 from relume.guidance import Guidance, Guide, area_resize
 from relume.image import Picture, read, write
+from relume.lab import recipe
 from relume.lab.controls import CONTROLS, TOLD_THE_TRUTH
 from relume.lab.data import Damage, Damaged, Paired
 from relume.lab.degrade import parse
@@ -75,6 +76,15 @@ def test_a_batch_is_what_a_file_would_hold(folder):
         assert 0 <= images.min() <= images.max() <= 1
     untouched = (batch.lq == batch.gt).flatten(1).all(1)
     assert 0 < untouched.sum() < 24  # some clean, as asked, and not all
+
+
+def test_how_soft_is_said_by_the_recipe():
+    said = Damage(DAMAGE, (1.0,), soft=1.0, softest=0.6).draw(np.random.default_rng(0))
+    assert said == "resize:factor=0.6..1"
+    less = recipe.load("relume-quality", ["data.softest=0.8"])
+    usual = recipe.load("relume-quality", ["data.softest=0.3"])
+    assert less.data.softest == 0.8 and less.digest != usual.digest
+    assert "softest" not in usual.resolved()["data"]  # as before there was the key
 
 
 def test_photographs_are_softened_before_anything_happens_to_them(folder):

@@ -358,7 +358,11 @@ def test_the_toy_is_small_and_starts_as_its_backbone():
     made = recipe.load("perceive-ir-toy")
     model = made.build_model()
     assert sum(p.numel() for p in model.parameters()) <= 400_000
-    levels = {site: model.adapters[key].prompt.level for site, key in model._at.items()}
+    prompts = {
+        site: getattr(model.adapters[key], "prompt", model.adapters[key])
+        for site, key in model._at.items()
+    }
+    levels = {site: prompt.level for site, prompt in prompts.items()}
     assert levels == {"middle": 3, "decoder.2": 2, "decoder.1": 1, "decoder.0": 0}
     lq, known = drawn(1, 3, 16, 16), thumbnails(1)
     assert torch.equal(model(lq, known), model.backbone(lq).image)

@@ -36,30 +36,37 @@ class SimpleGate(nn.Module):
         return a * b
 
 
-def channel_attention(query: Tensor, key: Tensor, value: Tensor, temperature: Tensor) -> Tensor:
-    """softmax(t Q K^T) V over the channels of each head (Restormer, arXiv 2111.09881, eq. 1).
+def channel_attention(
+    query: Tensor, key: Tensor, value: Tensor, temperature: Tensor, out: nn.Conv2d
+) -> Tensor:
+    """W softmax(t Q K^T) V over the channels of each head (Restormer, arXiv 2111.09881, eq. 1).
 
     Rows of Q and K, one a channel, have length 1 over the pixels: the C/heads x C/heads scores are
     cosines, whatever the size of the picture. t, learned, says how sharply they choose.
 
+    What is chosen is a few numbers: W takes them in before any pixel is touched, and the pixels are
+    read once where the equation, read from the right, reads them twice.
+
     Args:
         query, key, value: (N, C, h, w).
         temperature: t, (heads, 1, 1).
+        out: W, a 1x1 convolution, with or without a bias.
 
     Returns:
-        (N, C, h, w).
+        (N, C', h, w), C' of `out`.
     """
     heads, size = temperature.shape[0], query.shape[-2:]
-
-    def rows(x: Tensor) -> Tensor:
-        return x.flatten(2).unflatten(1, (heads, -1))
-
-    # Lengths are sums over all pixels: in bfloat16 they would be none.
+    # Lengths and products are sums over all pixels: in bfloat16 they would be none.
     wide = torch.promote_types(query.dtype, torch.float32)
-    q, k = (F.normalize(rows(x).to(wide), dim=-1) for x in (query, key))
+    q, k = (x.flatten(2).unflatten(1, (heads, -1)).to(wide) for x in (query, key))
+    of_q, of_k = (torch.linalg.vector_norm(x, dim=-1, keepdim=True) for x in (q, k))
+    cosines = (q @ k.mT) / (of_q @ of_k.mT).clamp_min(1e-12)
     # The fused form is the one that OpenVINO got wrong.
-    near = torch.softmax((q @ k.transpose(-2, -1)) * temperature, -1)
-    return (near.to(value.dtype) @ rows(value)).flatten(1, 2).unflatten(2, size)
+    near = torch.softmax(cosines * temperature, -1)
+    weight = out.weight.flatten(1).unflatten(1, (heads, -1)).transpose(0, 1).to(wide)
+    mixed = (weight @ near).transpose(1, 2).flatten(2).to(value.dtype)
+    found = (mixed @ value.flatten(2)).unflatten(2, size)
+    return found if out.bias is None else found + out.bias.view(-1, 1, 1).to(found.dtype)
 
 
 def depthwise(inside: int, outside: int, bias: bool = False) -> nn.Sequential:
@@ -97,7 +104,7 @@ class MDTA(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         query, key, value = self.qkv(x).chunk(3, dim=1)
-        return self.out(channel_attention(query, key, value, self.temperature))
+        return channel_attention(query, key, value, self.temperature, self.out)
 
 
 class GDFN(nn.Module):

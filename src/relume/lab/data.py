@@ -74,9 +74,10 @@ class Batch:
         return Batch(self.lq.to(device), self.gt.to(device), known, truth, second)
 
 
-SOFT = "resize:factor=0.3..1"
-"""As soft as photographs are at full size: pictures that were scaled down are all too sharp, and a
-network that knows no others sharpens what a camera wrote."""
+SOFTEST = 0.3
+"""Scale to which a photograph is brought down and up again at most: as soft as photographs are at
+full size. Pictures that were scaled down are all too sharp, and a network that knows no others
+sharpens what a camera wrote."""
 
 
 class Damage:
@@ -85,7 +86,8 @@ class Damage:
     Args:
         specs: SPEC of one kind each (`noise:sigma=5..50`) -> how often it is drawn.
         counts: Share of samples with 0, 1, 2, ... damages; sums to 1.
-        soft: Share of samples whose photograph is softened before anything happens to it (`SOFT`).
+        soft: Share of samples whose photograph is softened before anything happens to it.
+        softest: By how much at most (`SOFTEST`).
 
     Raises:
         UsageError: Shares do not sum to 1, or ask for more damages than there are.
@@ -93,9 +95,15 @@ class Damage:
     """
 
     def __init__(
-        self, specs: Mapping[str, float], counts: Sequence[float], *, soft: float = 0.0
+        self,
+        specs: Mapping[str, float],
+        counts: Sequence[float],
+        *,
+        soft: float = 0.0,
+        softest: float = SOFTEST,
     ) -> None:
         self.specs, self.soft = tuple(specs), soft
+        self.softening = f"resize:factor={softest:g}..1"
         weights = np.array(list(specs.values()), float)
         self.weights = weights / weights.sum()
         self.counts = np.array(counts, float)
@@ -118,7 +126,7 @@ class Damage:
         by_kind = {self.kinds[i]: self.specs[i] for i in chosen}
         steps = [by_kind[kind] for kind in camera_order(by_kind)]
         if self.soft and rng.random() < self.soft:
-            steps.insert(0, SOFT)
+            steps.insert(0, self.softening)
         return "+".join(steps)
 
 

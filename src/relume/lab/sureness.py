@@ -13,7 +13,7 @@ from ..card import Sureness
 from ..diagnosis import NOTHING, Evidence
 from ..errors import UsageError
 from ..priors.damage import ACTION, UNKNOWN, DamagePrior
-from .data import SOFT, Damage
+from .data import Damage
 from .degrade import generator, parse
 from .photographs import Photograph, load_photographs, part_of
 from .recipe import Recipe
@@ -51,7 +51,8 @@ def measure(
         UsageError: No photographs, or parts of them in which a kind is never there, or always.
     """
     recipe = Recipe.model_validate(prior.engine.card.recipe)
-    damage = Damage(recipe.data.damage, recipe.data.counts, soft=recipe.data.soft)
+    drawn = recipe.data
+    damage = Damage(drawn.damage, drawn.counts, soft=drawn.soft, softest=drawn.softest)
     photographs = load_photographs(folder, factors=recipe.data.factors, sizes=2, seed=seed)
     kinds = prior.engine.card.emits
     levels = [ACTION.get(kind, UNKNOWN) for kind in kinds]
@@ -65,7 +66,7 @@ def measure(
         size = photo.pixels.shape[-2:]
         rgb, did = photo.pixels * np.float32(1 / 255), None
         spec = damage.draw(rng)
-        whole[i] = spec in ("", SOFT)
+        whole[i] = spec in ("", damage.softening)
         if spec:
             chain = parse(spec)
             sampled = chain.sample(generator(seed, i), size, photo.regions)

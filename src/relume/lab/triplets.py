@@ -9,7 +9,7 @@ import torch
 from ..errors import UsageError
 from ..guidance import Guidance, Guide, stack
 from ..priors.quality import TIERS, difficulty_of
-from .data import SOFT, Batch, Cut, Damage, Samples
+from .data import Batch, Cut, Damage, Samples
 from .degrade import Chain, Degraded, Sampled, View, parse
 from .folds import fold_of
 from .pairs import Kept, as_float
@@ -191,8 +191,8 @@ def _levels(pixels: np.ndarray) -> np.ndarray:
 def task_of(spec: str) -> str:
     """What a SPEC does, as severity maps are named: noise of a sensor is noise."""
     kinds: Mapping[str, str] = {done: kind for kind, dones in DONE_BY.items() for done in dones}
-    done = [kinds[kind] for kind in parse(spec.removeprefix(f"{SOFT}+")).kinds]
-    return done[0]
+    # A photograph that was softened first is what it is: softness is no damage, and no task.
+    return next(kinds[kind] for kind in parse(spec).kinds if kind in kinds)
 
 
 def between(

@@ -89,7 +89,7 @@ class PromptAttention(nn.Module):
         y: Tensor = self.prompt(feat, guidance)
         seen = self.norm_x(feat)
         query, key, value = self.query(self.norm_y(y)), self.key(seen), self.value(seen)
-        found = self.out(channel_attention(query, key, value, self.temperature))
+        found = channel_attention(query, key, value, self.temperature, self.out)
         if self.norm_again is not None and self.again is not None:
             found = self.again(self.norm_again(found))
         x = (y if self.residual == "paper" else feat) + found.to(feat.dtype)
