@@ -79,11 +79,14 @@ def test_a_batch_is_what_a_file_would_hold(folder):
 
 
 def test_how_soft_is_said_by_the_recipe():
-    said = Damage(DAMAGE, (1.0,), soft=1.0, softest=0.6).draw(np.random.default_rng(0))
-    assert said == "resize:factor=0.6..1"
-    less = recipe.load("relume-quality", ["data.softest=0.8"])
-    usual = recipe.load("relume-quality", ["data.softest=0.3"])
-    assert less.data.softest == 0.8 and less.digest != usual.digest
+    kinds = {"blur:length=9..23": 1.0, "noise:sigma=5..50": 1.0}
+    damage = Damage(kinds, (0.3, 0.7), soft=1.0, softest={"blur": 0.6})
+    rng = np.random.default_rng(0)
+    for spec in (damage.draw(rng) for _ in range(40)):
+        assert spec.startswith(f"resize:factor={'0.6' if 'blur' in spec else '0.3'}..1")
+    less = recipe.load("relume-quality", ["data.softest={blur=0.8}"])
+    usual = recipe.load("relume-quality", ["data.softest={}"])
+    assert less.data.softest == {"blur": 0.8} and less.digest != usual.digest
     assert "softest" not in usual.resolved()["data"]  # as before there was the key
 
 

@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -87,7 +87,8 @@ class Damage:
         specs: SPEC of one kind each (`noise:sigma=5..50`) -> how often it is drawn.
         counts: Share of samples with 0, 1, 2, ... damages; sums to 1.
         soft: Share of samples whose photograph is softened before anything happens to it.
-        softest: By how much at most (`SOFTEST`).
+        softest: Kind of damage -> scale to which a photograph is brought down at most where that
+            happens to it, in the place of `SOFTEST`: blurred pictures are told from soft ones.
 
     Raises:
         UsageError: Shares do not sum to 1, or ask for more damages than there are.
@@ -100,10 +101,9 @@ class Damage:
         counts: Sequence[float],
         *,
         soft: float = 0.0,
-        softest: float = SOFTEST,
+        softest: Mapping[str, float] | None = None,
     ) -> None:
-        self.specs, self.soft = tuple(specs), soft
-        self.softening = f"resize:factor={softest:g}..1"
+        self.specs, self.soft, self.softest = tuple(specs), soft, dict(softest or {})
         weights = np.array(list(specs.values()), float)
         self.weights = weights / weights.sum()
         self.counts = np.array(counts, float)
@@ -126,8 +126,13 @@ class Damage:
         by_kind = {self.kinds[i]: self.specs[i] for i in chosen}
         steps = [by_kind[kind] for kind in camera_order(by_kind)]
         if self.soft and rng.random() < self.soft:
-            steps.insert(0, self.softening)
+            steps.insert(0, self.softening(by_kind))
         return "+".join(steps)
+
+    def softening(self, kinds: Collection[str]) -> str:
+        """The SPEC of a photograph's own softness, where this is done to it."""
+        softest = max((self.softest.get(kind, SOFTEST) for kind in kinds), default=SOFTEST)
+        return f"resize:factor={softest:g}..1"
 
 
 _chain = lru_cache(maxsize=4096)(parse)

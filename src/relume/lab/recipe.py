@@ -33,7 +33,7 @@ from ..priors.partitions import LAYOUTS
 from .adapters import ADAPTERS
 from .backbones import BACKBONES
 from .controls import CONTROLS
-from .data import DAMAGE, SOFTEST, Asks, Damage, Damaged, Paired, Samples
+from .data import DAMAGE, Asks, Damage, Damaged, Paired, Samples
 from .encoders import ENCODERS
 from .folds import left_out
 from .losses import LOSSES
@@ -150,10 +150,10 @@ class Data(_Part):
     damage: SPEC -> how often. windows: each sample sees a part of its photograph, of such shares of
     its sides, in another light. mosaic: share of the samples, where there are windows, whose
     thumbnail shows a part of another photograph too. soft: share of the samples whose photograph is
-    softened first, as photographs are at full size, scaled down by `softest` at most. fixed:
-    damages of each photograph, or of parts of it where there are windows, where a prior must look
-    at it whole; 0 draws them anew. without: the fold of the photographs that is left out, `0/2` the
-    first of two (`folds.fold_of`).
+    softened first, as photographs are at full size. softest: kind of damage -> scale of at most so
+    much softness beside it. fixed: damages of each photograph, or of parts of it where there are
+    windows, where a prior must look at it whole; 0 draws them anew. without: the fold of the
+    photographs that is left out, `0/2` the first of two (`folds.fold_of`).
 
     medium: where given, samples are triplets of crops of low, medium and high quality
     (`triplets`), and these are the restorers, by name or file, that make the medium ones of each
@@ -171,7 +171,7 @@ class Data(_Part):
     windows: tuple[Share, Share] | tuple[()] = ()
     mosaic: Annotated[float, Field(ge=0, le=1)] = 0.0
     soft: Annotated[float, Field(ge=0, le=1)] = 0.0
-    softest: Annotated[float, Field(ge=0.1, le=1)] = SOFTEST
+    softest: dict[str, Annotated[float, Field(ge=0.1, le=1)]] = {}
     fixed: Annotated[int, Field(ge=0)] = 0
     without: str = ""
     medium: tuple[str, ...] = ()
@@ -206,9 +206,8 @@ class Data(_Part):
     def _said(self, said: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Only what applies to such data."""
         # Recipes from before there were these keep their digest.
-        new = ("mosaic", "soft", "without", "medium", "restorer")
+        new = ("mosaic", "soft", "softest", "without", "medium", "restorer")
         none = {key for key in new if not getattr(self, key)}
-        none |= {"softest"} if self.softest == SOFTEST else set()
         unsaid = {*MADE} if self.lq else {"lq", *none}
         return {key: value for key, value in said(self).items() if key not in unsaid}
 

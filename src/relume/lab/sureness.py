@@ -66,7 +66,7 @@ def measure(
         size = photo.pixels.shape[-2:]
         rgb, did = photo.pixels * np.float32(1 / 255), None
         spec = damage.draw(rng)
-        whole[i] = spec in ("", damage.softening)
+        whole[i] = spec in ("", damage.softening(()))
         if spec:
             chain = parse(spec)
             sampled = chain.sample(generator(seed, i), size, photo.regions)

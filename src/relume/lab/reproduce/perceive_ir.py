@@ -1,7 +1,8 @@
 """Perceive-IR (Zhang et al., arXiv 2408.15994): what are its losses and its semantics worth?
 
 Its figures' form of the network, at toy scale, on two backbones: semantic tokens and a degradation
-code heeded by prompt-guided cross attention at the latent and the decoder. The arms add its three
+code heeded by prompt-guided cross attention at the latent and the coarsest level of the decoder, by
+prompt guidance alone at the finer ones. The arms add its three
 losses one by one. Controls are trained like the whole and told other semantics: none, the same of
 every picture, another picture's.
 
