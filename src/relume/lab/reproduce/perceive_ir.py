@@ -2,9 +2,8 @@
 
 Its figures' form of the network, at toy scale, on two backbones: semantic tokens and a degradation
 code heeded by prompt-guided cross attention at the latent and the coarsest level of the decoder, by
-prompt guidance alone at the finer ones. The arms add its three
-losses one by one. Controls are trained like the whole and told other semantics: none, the same of
-every picture, another picture's.
+prompt guidance alone at the finer ones. The arms add its three losses one by one. Controls are
+trained like the whole and told other semantics: none, the same of every picture, another picture's.
 
 Its own training sets are public but not here at toy scale: damage is made on photographs under CC0,
 and tested on CBSD68. The light encoder stands where DINOv2 does, the quality perceiver that ships
