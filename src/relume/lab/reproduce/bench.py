@@ -24,6 +24,7 @@ from ...guidance import Guidance
 from ..controls import TOLD_THE_TRUTH
 from ..datasets import Loaded, Pair, Pairs
 from ..degrade import generator
+from ..encoders.controlled import Controlled
 from ..evaluate import evaluate
 from ..pairs import Kept
 from ..recipe import Recipe, load
@@ -82,6 +83,8 @@ class Bench:
         for key, before in job.needs(self.system).items():
             changes.append(f'{key}="{self.weights_of(before)}"')
         steps = load(self.system.base, changes).build_schedule().steps * job.times
+        if steps and job.arm.share != 1:
+            steps = max(1, round(steps * job.arm.share))
         at_test = job.arm.at_test if measured else ()
         return load(self.system.base, [*changes, *at_test, f"schedule.steps={steps}"])
 
@@ -133,16 +136,30 @@ class Bench:
 
         Raises:
             UsageError: There is nothing to train on.
-            MissingError, ModelError: What a prior needs is not here.
+            MissingError, ModelError: What a prior, an encoder or an objective needs is not here.
         """
+        first = self.first(arms)
         # The arms of a table train on the same, or on parts of it.
-        for arm in (*arms[:1], *self.system.trained_first):
+        for arm in (*arms[:1], *first):
             training_files(self.recipe(Job(arm)), self.root)
-        for arm in arms:
+        for arm in (*arms, *first):
             recipe = self.recipe(Job(arm))
+            recipe.check_weights()
             for name, row in recipe.priors.items():
                 if f"priors.{name}.model" not in arm.needs:  # that is made here first
                     _ = recipe.build_prior(name, row).identity
+
+    def first(self, arms: Sequence[Arm]) -> list[Arm]:
+        """What these arms need and what that needs, of the arms that are no rows."""
+        known = {arm.name: arm for arm in self.system.trained_first}
+        found: dict[str, Arm] = {}
+        queue = [name for arm in arms for name in arm.needs.values()]
+        while queue:
+            name = queue.pop()
+            if name in known and name not in found:
+                found[name] = known[name]
+                queue += known[name].needs.values()
+        return [arm for arm in self.system.trained_first if arm.name in found]
 
     def do(self, job: Job) -> None:
         """Train one arm and measure it on every column; what is there already is kept."""
@@ -200,10 +217,21 @@ class Bench:
                 truth = loaded.truth or told_by_gt(loaded.gt, sources, _size(lq))
             return controlled(mine, sources, truth, donor, generator(0, at))
 
+        elsewhere = {
+            name: encoder
+            for name, encoder in model.encoders.items()
+            if isinstance(encoder, Controlled) and encoder.control == "shuffled"
+        }
+
         def restore(lq: np.ndarray, guidance: Guidance | None = None) -> np.ndarray:
             tensors = as_tensors(guidance or Guidance()).map(
                 lambda g: g.map(lambda a: a.to(device))
             )
+            at = numbers.get(_key(lq)) if elsewhere else None
+            if at is not None:
+                other = torch.from_numpy(load((at + len(pairs.items) // 2) % len(pairs.items)).lq)
+                for name, encoder in elsewhere.items():
+                    tensors = tensors.with_guide(name, encoder.of(other.to(device), tensors))
             return model(torch.from_numpy(lq).to(device), tensors).cpu().numpy()
 
         def numbered(at: int) -> Loaded:

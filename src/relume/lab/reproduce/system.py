@@ -28,6 +28,8 @@ class Arm:
         paper: Column of the paper -> its cell, where we have read it.
         control: True where the row exists to explain away another.
         at_test: Overrides when it is measured: the same weights, told otherwise.
+        share: Of the steps of the base recipe that it is trained for: what others need first may be
+            done sooner.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Arm:
     paper: Mapping[str, str] = field(default_factory=dict, hash=False)
     control: bool = False
     at_test: tuple[str, ...] = ()
+    share: float = 1.0
 
 
 def _nothing(root: Path) -> str:
