@@ -1,13 +1,12 @@
 """A data root with every set of the all-in-one protocol: a few small pictures in each"""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from relume.image import Picture, write
-from relume.lab import tasks
-from relume.lab.reproduce import allinone
+from relume.lab.reproduce.allinone import TESTING
+from relume.lab.tasks import TRAINING
 
 SIZE = (34, 45)  # no multiple of 16
 
@@ -23,22 +22,25 @@ def picture(path: Path, seed: int, size=SIZE) -> np.ndarray:
     return rgb
 
 
-def every_set(root: Path, count: int = 2, size=SIZE, far: int = 0) -> None:
+def every_set(root: Path, count: int = 2, size=SIZE, far: int = 0, films: str = "A") -> None:
     """Every set of the protocol with `count` pictures in each half.
 
     Args:
         far: Added to the seed of what is damaged: 0 leaves both halves of most pairs the same.
+        films: GoPro's training scenes, in turns.
     """
     pairs = {
         "Rain100L/train": ("rain-{}", "norain-{}"), "Rain100L/test": ("input/{}", "target/{}"),
-        "GoPro/train": ("A/blur/{}", "A/sharp/{}"), "GoPro/test": ("B/blur/{}", "B/sharp/{}"),
+        "GoPro/train": ("@/blur/{}", "@/sharp/{}"), "GoPro/test": ("B/blur/{}", "B/sharp/{}"),
         "LOL/our485": ("low/{}", "high/{}"), "LOL/eval15": ("low/{}", "high/{}"),
     }  # fmt: skip
     numbers = range(1, count + 1)
     for folder, (lq, gt) in pairs.items():
         for i in numbers:
-            picture(root / folder / f"{lq.format(i)}.png", i + far, size)
-            picture(root / folder / f"{gt.format(i)}.png", i, size)
+            film = films[i % len(films)]
+            for half, seed in ((lq, i + far), (gt, i)):
+                name = half.format(i).replace("@", film)
+                picture(root / folder / f"{name}.png", seed, size)
     for i in numbers:
         picture(root / f"CBSD68/{i}.png", i, size)
         picture(root / f"Denoise/{i}.png", i, size)
@@ -53,7 +55,6 @@ def every_set(root: Path, count: int = 2, size=SIZE, far: int = 0) -> None:
 
 
 def counting(monkeypatch, count: int = 2) -> None:
-    """Let the protocol have so many pictures of each."""
-    for module, name in ((tasks, "TRAINING"), (allinone, "TESTING")):
-        small = tuple(replace(part, count=count) for part in getattr(module, name))
-        monkeypatch.setattr(module, name, small)
+    """Let the protocol have so many pictures of each; columns hold its parts, wherever they are."""
+    for part in (*TRAINING, *TESTING):
+        monkeypatch.setitem(part.__dict__, "count", count)

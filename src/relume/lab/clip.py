@@ -38,10 +38,12 @@ def open_clip(source: str | Path = HUB_ID, *, network: bool = False) -> tuple[An
     """
     try:
         from transformers import AutoConfig, AutoTokenizer, CLIPModel
+        from transformers.utils import logging
     except ImportError:
         raise MissingError(
             "CLIP needs transformers, which is not installed: pip install 'relume[lab]'"
         ) from None
+    logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(source, local_files_only=not network)
         if config.model_type != "clip":
@@ -55,6 +57,8 @@ def open_clip(source: str | Path = HUB_ID, *, network: bool = False) -> tuple[An
         raise MissingError(
             f"no CLIP at {source}: {first}. Give a folder with its weights, or allow the network."
         ) from None
+    finally:
+        logging.enable_progress_bar()
     return frozen(clip), tokenizer
 
 

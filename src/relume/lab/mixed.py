@@ -89,11 +89,15 @@ class Mixed(Samples):
         folds: int = 0,
         room: int = ROOM,
     ) -> None:
-        empty = [task for task, found in pairs.items() if not found]
-        if empty or repeats.get(NOISE, 0) % len(SIGMAS):
+        if empty := [task for task, found in pairs.items() if not found]:
             raise UsageError(
-                f"a task has pictures, and noise is repeated a multiple of {len(SIGMAS)} times; "
-                f"got none of {', '.join(empty) or 'no task'}, and {repeats.get(NOISE, 0)}."
+                f"Nothing is left to train {', '.join(empty)} on: all its pictures are held out, "
+                "or lie in the fold of data.without."
+            )
+        if repeats.get(NOISE, 0) % len(SIGMAS):
+            raise UsageError(
+                f"Noise takes turns among {len(SIGMAS)} sigma: its repeats are a multiple of that, "
+                f"got {repeats[NOISE]}."
             )
         self.pairs, self.repeats = dict(pairs), dict(repeats)
         counts = [len(found) * repeats[task] for task, found in pairs.items()]

@@ -408,8 +408,8 @@ class Recipe(_Part):
                 load_vgg16(Path(str(said["vgg"])))
             elif said["perceptual"] and not said["at"]:
                 raise RecipeError(
-                    "objective.vgg is missing, by whose features pictures are compared: give "
-                    "--set objective.vgg=FILE, VGG-16 in torchvision's names."
+                    "objective.vgg is missing, by whose features pictures are compared: VGG-16 in "
+                    "torchvision's names. Give it to reproduce as --weights vgg=FILE."
                 )
 
     def _adapter(self, row: Adapter, encoders: Mapping[str, Any], **site: int) -> Any:

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -49,6 +49,7 @@ class Bench:
         out: Folder of the cells and runs.
         changes: Overrides of every arm's recipe, such as fewer steps.
         prior: Overrides of every arm with adapters, after the system's own, such as SAM's weights.
+        weights: Word of `Arm.weights` -> where they lie, or a hub model's id.
         tell: Called with a line for a person.
     """
 
@@ -60,10 +61,12 @@ class Bench:
         *,
         changes: Sequence[str] = (),
         prior: Sequence[str] = (),
+        weights: Mapping[str, str] | None = None,
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.system, self.root, self.out = system, root, out
         self.changes, self.prior, self.tell = tuple(changes), (*system.prior, *prior), tell
+        self.weights = dict(weights or {})
         self._pairs: dict[str, Pairs] = {}
         self._absent: dict[str, str] = {}
         # What is read, damaged and looked at once serves all arms, as long as there is room.
@@ -80,6 +83,8 @@ class Bench:
         changes = [*self.changes, *job.arm.changes, f"seed={job.seed}"]
         if self.prior and load(self.system.base, changes).adapters:
             changes = [*self.changes, *self.prior, *job.arm.changes, f"seed={job.seed}"]
+        named = {key: w for key, w in job.arm.weights.items() if w in self.weights}
+        changes += [f"{key}={json.dumps(self.weights[word])}" for key, word in named.items()]
         for key, before in job.needs(self.system).items():
             changes.append(f'{key}="{self.weights_of(before)}"')
         steps = load(self.system.base, changes).build_schedule().steps * job.times
