@@ -219,6 +219,14 @@ def test_a_recipe_of_tasks_that_cannot_be_is_one_line(words, says):
     assert says in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("kind", ["masks", "tiers"])
+def test_what_must_know_the_damage_itself_is_not_trained_on_tasks(root, kind):
+    words = ["encoders={}", "adapters=[]", f'objective={{kind="{kind}"}}']
+    with pytest.raises(RecipeError, match="more of a picture's damage than pairs") as caught:
+        recipe.load("perceive-ir", words).build_samples(root)
+    assert "\n" not in str(caught.value)
+
+
 def test_a_recipe_without_tasks_says_nothing_of_them():
     said = recipe.load("relume-s").resolved()
     assert not {"tasks", "repeats"} & {*said["data"]}

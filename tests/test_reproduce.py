@@ -276,6 +276,9 @@ def test_a_row_that_takes_no_step_measures_the_network_as_it_is(root, tmp_path):
         (["dakd"], "dakd has its toy table alone. Add --toy."),
         (["dakd", "--toy", "--rows", "masks"], "dakd-rain has no row 'masks'"),
         (["dakd", "--toy", "--budget", "0", "--data", "nowhere"], "No photographs in"),
+        (["perceive-ir", "--data", "nowhere"], "no list Denoise/denoise.txt below nowhere"),
+        (["perceive-ir", "--weights", "clap=x"], "Did you mean 'clip'"),
+        (["perceive-ir", "--toy", "--weights", "clip=x"], "takes WORD=PLACE, of the words (none"),
     ],
 )
 def test_wrong_words_on_the_command_line_are_one_line(relume, tmp_path, words, says):

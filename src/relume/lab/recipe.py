@@ -585,6 +585,12 @@ class Recipe(_Part):
         row = OBJECTIVES.get(self.objective.kind)
         asked = getattr(row, "asks", lambda options: Asks())(self.objective.model_extra or {})
         if self.data.tasks:
+            kind, medium = self.objective.kind, (self.objective.model_extra or {}).get("medium")
+            if kind == "masks" or (kind == "tiers" and not medium):
+                raise RecipeError(
+                    f"objective.kind: {kind} must know more of a picture's damage than pairs of "
+                    "data.tasks say. Give data.damage in their place, or tiers their medium."
+                )
             trained = {
                 task: [pair for pair in kept[0] if not self.data.leaves_out(scene_of(pair))]
                 for task, kept in sides(self.data.tasks, root).items()
