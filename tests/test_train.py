@@ -276,8 +276,11 @@ def watched(folder, scores, *, stop=None, at=None):
     return finished, seen
 
 
-@pytest.mark.parametrize("best", [2, 8, 12])
-@pytest.mark.parametrize("cut", [{}, {"stop": 5}, {"stop": 9}, {"at": 8}, {"stop": 11}], ids=str)
+@pytest.mark.parametrize(
+    ("best", "cut"),
+    [(2, {}), (2, {"stop": 5}), (8, {"at": 8}), (8, {"stop": 9}), (12, {"stop": 11})],
+    ids=str,
+)
 def test_the_best_validation_is_what_is_finished_whenever_it_was_cut(tmp_path, best, cut):
     scores = {step: 30.0 + (step == best) for step in range(2, 13, 2)}
     if cut:
