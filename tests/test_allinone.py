@@ -1,73 +1,34 @@
 """The all-in-one protocol: whole lists, the published noise, both averages and both SSIMs."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from all_in_one import counting, every_set, picture
 from skimage.metrics import structural_similarity
 
 from relume.errors import CheckError, UsageError
-from relume.image import Picture, write
 from relume.lab.metrics import ssim_uniform
 from relume.lab.pairs import FilePair
 from relume.lab.reproduce import allinone
 from relume.lab.reproduce.allinone import (
-    SIGMAS,
     TESTING,
-    TRAINING,
     averages,
     awgn,
     centre,
     columns,
-    epoch_size,
     generators,
-    held_out,
     markdown,
     measure,
-    training,
-)  # fmt: skip
-
-SIZE = (34, 45)  # no multiple of 16
-
-
-def picture(path: Path, seed: int, size=SIZE) -> np.ndarray:
-    """Smooth colours at whole levels."""
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[: size[0], : size[1]] / 40
-    rgb = np.stack([0.5 + 0.4 * np.sin(9 * rng.random() * x + 5 * rng.random() * y) for _ in "rgb"])
-    rgb = np.rint(rgb * 255).astype(np.float32) / 255
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write(Picture.from_rgb(rgb[None].astype(np.float32)), path)
-    return rgb
+)
+from relume.lab.tasks import SIGMAS, TRAINING, epoch_size, held_out, training
 
 
 @pytest.fixture
 def root(tmp_path, monkeypatch) -> Path:
     """Every set of the protocol with two pictures in each half, and counts to match."""
-    pairs = {
-        "Rain100L/train": ("rain-{}", "norain-{}"), "Rain100L/test": ("input/{}", "target/{}"),
-        "GoPro/train": ("A/blur/{}", "A/sharp/{}"), "GoPro/test": ("B/blur/{}", "B/sharp/{}"),
-        "LOL/our485": ("low/{}", "high/{}"), "LOL/eval15": ("low/{}", "high/{}"),
-    }  # fmt: skip
-    for folder, halves in pairs.items():
-        for i in (1, 2):
-            for half in halves:
-                picture(tmp_path / folder / f"{half.format(i)}.png", i)
-    for i in (1, 2):
-        picture(tmp_path / f"CBSD68/{i}.png", i)
-        picture(tmp_path / f"Denoise/{i}.png", i)
-        picture(tmp_path / f"SOTS/outdoor/gt/{i}.png", i)
-        picture(tmp_path / f"SOTS/outdoor/hazy/{i}_0.8_0.2.png", 10 + i)
-        picture(tmp_path / f"RESIDE-OTS/clear/{i}.png", i)
-        picture(tmp_path / f"RESIDE-OTS/part1/{i}_0.8_0.1.png", i)
-    (tmp_path / "Denoise/denoise.txt").write_text("1.png\n2.png\n")
-    (tmp_path / "RESIDE-OTS/hazy_outside.txt").write_text(
-        "part1/1_0.8_0.1.png\npart1/2_0.8_0.1.png\n"
-    )
-    for name in ("TRAINING", "TESTING"):
-        small = tuple(replace(part, count=2) for part in getattr(allinone, name))
-        monkeypatch.setattr(allinone, name, small)
+    every_set(tmp_path)
+    counting(monkeypatch)
     return tmp_path
 
 

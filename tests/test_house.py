@@ -30,13 +30,13 @@ demo/ segmentation checkup sorting
 cli/ web cluster
 """
 LAB = """
-regions blocks memory segmentations sam_decoder pairs
+regions blocks memory segmentations sam_decoder pairs clip
 degrade/ losses/ metrics localisation adapters/ backbones/ encoders/ folds photographs sam truth
 controls datasets report
-sources
+sources tasks
 data
-triplets
-clip restorer objectives/ loader
+triplets mixed
+restorer objectives/ loader
 reach
 weights
 evaluate pickles

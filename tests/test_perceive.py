@@ -15,6 +15,7 @@ from relume.lab.adapters import ADAPTERS
 from relume.lab.backbones import BACKBONES
 from relume.lab.controls import CONTROLS
 from relume.lab.encoders import ENCODERS
+from relume.lab.encoders.controlled import STAND_INS
 from relume.lab.encoders.dino import MEAN, squeezed
 from relume.lab.export import export
 from relume.lab.finished import begin_with
@@ -310,6 +311,44 @@ def test_dino_without_its_weights_is_one_line(tmp_path):
     for wrong, says in (({"side": 30}, "a multiple of the patch"), ({"depths": (1, 0.5)}, "rise")):
         with pytest.raises(RecipeError, match=says):
             ENCODERS["dino"](weights=str(dino_folder()), **wrong)
+
+
+@pytest.mark.parametrize("control", STAND_INS)
+def test_what_stands_in_for_an_encoder_knows_nothing_of_the_picture(control):
+    pytest.importorskip("transformers")
+    words = [f'encoders.semantics.weights="{dino_folder()}"', "encoders.semantics.side=28",
+             "backbone.width=8", "backbone.enc_blocks=[1,1,1]", "backbone.dec_blocks=[1,1,1]",
+             "backbone.middle_blocks=1", "backbone.refinement=1"]  # fmt: skip
+    plain = recipe.load("perceive-ir", words)
+    told = recipe.load("perceive-ir", [*words, f'encoders.semantics.control="{control}"'])
+    assert plain.digest != told.digest
+    own, other = plain.build_model().encoders["semantics"], told.build_model()
+    encoder = other.encoders["semantics"]
+    views = drawn(3, 3, 32, 32)
+    truth = own(views, Guidance()).tokens
+    said = encoder(views, Guidance()).tokens
+    assert torch.equal(encoder.of(views, Guidance()).tokens, truth)
+    wanted = {
+        "null": torch.zeros_like(truth),
+        "constant": own(torch.full_like(views, 0.5), Guidance()).tokens,
+        "shuffled": truth[[2, 0, 1]],
+    }[control]
+    torch.testing.assert_close(said, wanted, atol=1e-5, rtol=1e-5)
+    # It is trained, prepared and measured like the encoder itself.
+    assert other.prepared == plain.build_model().prepared
+    other.train()
+    assert not any(p.requires_grad for p in encoder.parameters())
+    assert other(views, Guidance()).shape == views.shape
+
+
+def test_an_encoder_that_reads_a_prior_is_controlled_by_the_prior():
+    for words, says in (
+        (["encoders.semantics.control=null"], "reads thumbnail. Give the control to that"),
+        (["encoders.code.control=nul"], "Did you mean 'null'"),
+    ):
+        with pytest.raises(RecipeError, match=says) as caught:
+            recipe.load("perceive-ir-toy", words).build_model()
+        assert "\n" not in str(caught.value)
 
 
 # Exported

@@ -10,9 +10,11 @@ from typing import ClassVar
 import numpy as np
 import onnx
 import pytest
+import tiny
 import torch
 import torch.nn.functional as F
 from test_reproduce import Beside
+from torch import nn
 
 from relume.card import CARD_KEY, DEFAULT, QUALITY, Card, find, is_shipped, survey
 from relume.checkup import sentence
@@ -21,9 +23,10 @@ from relume.engine import checked, open_engine
 from relume.errors import CheckError, MissingError, ModelError, RecipeError, UsageError
 from relume.guidance import Guidance, Guide
 from relume.image import Picture, write
+from relume.lab import recipe, runs, weights
 from relume.lab.backbones.perceiver import Perceiver
-from relume.lab.clip import WORDS, TierPrompts, encoded, learn, open_clip, seen, word_ids
-from relume.lab.data import Batch, Damage
+from relume.lab.clip import TierPrompts, encoded, open_clip, seen, word_ids
+from relume.lab.data import DAMAGE, FOLD, Asks, Batch, Damage
 from relume.lab.export import export
 from relume.lab.finished import opened
 from relume.lab.folds import fold_of
@@ -33,7 +36,7 @@ from relume.lab.recipe import load
 from relume.lab.restorer import Restorer
 from relume.lab.runs import run_recipe
 from relume.lab.triplets import LEFT, MEDIUM, TASK, Triplets, as_file, between, milder
-from relume.priors.damage import DamagePrior
+from relume.priors.damage import KINDS, DamagePrior
 from relume.priors.quality import (
     CROP,
     JUDGED,
@@ -560,22 +563,12 @@ def test_the_shipped_model_knows_noise_and_says_so(relume, shared, tmp_path):
 
 @pytest.fixture(scope="module")
 def clip():
-    transformers = pytest.importorskip("transformers")
-    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
-    small |= {"num_attention_heads": 2}
-    text = {"vocab_size": 40, "max_position_embeddings": 77, "bos_token_id": 38}
-    text |= {"eos_token_id": 39, "pad_token_id": 39}
-    vision = {"image_size": 32, "patch_size": 16}
-    config = transformers.CLIPConfig(
-        text_config=small | text, vision_config=small | vision, projection_dim=12
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return transformers.CLIPModel(config).eval()
+    pytest.importorskip("transformers")
+    return tiny.clip()
 
 
 def test_embeddings_are_encoded_as_clip_encodes_their_tokens(clip):
-    ids = torch.tensor([[38, 5, 6, 7, 39, 39], [38, 9, 8, 39, 39, 39]])
+    ids = torch.tensor([[118, 5, 6, 7, 119, 119], [118, 9, 8, 119, 119, 119]])
     embedded = clip.text_model.embeddings.token_embedding(ids)
     for row, at in enumerate((4, 3)):
         hidden = clip.text_model(input_ids=ids).last_hidden_state[row, at]
@@ -603,8 +596,8 @@ def test_a_prompt_is_77_places_with_the_end_at_17_and_the_word_before_it(clip, f
     table, made = clip.text_model.embeddings.token_embedding.weight, prompts.prompts()
     assert made.shape == (3, 77, 16)
     assert prompts.eot == 17
-    assert torch.equal(made[:, 0], table[38].expand(3, -1))
-    assert torch.equal(made[:, 17:], table[39].expand(3, 60, -1))
+    assert torch.equal(made[:, 0], table[118].expand(3, -1))
+    assert torch.equal(made[:, 17:], table[119].expand(3, 60, -1))
     assert torch.equal(made[:, 16], table[[3, 4, 5]])
     assert float(made[:, 1:16].detach().std()) == pytest.approx(0.02, rel=0.1)
     assert prompts.context.shape == (3, 15 if frozen_word else 16, 16)
@@ -629,20 +622,76 @@ def test_prompts_learn_features_that_can_be_told_apart(clip):
     assert (prompts.logits(features).argmax(1) == tiers).all()
 
 
-def test_prompts_learn_from_triplets(clip, root):
-    told: list[float] = []
-    prompts = TierPrompts(clip, (3, 4, 5))
-    before = prompts.context.detach().clone()
-    learn(
-        prompts,
-        triplets(root).batch,
-        steps=2,
-        batch=2,
-        lr=1e-2,
-        progress=lambda step, loss: told.append(loss),
+def test_a_recipe_learns_prompts_from_triplets_and_is_a_judge(clip, root, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "Loader", Beside)
+    words = ["start=", "encoders={}", "adapters=[]", "objective.difficulty=0", "schedule.steps=2",
+             "schedule.batch=2", "schedule.crop=32", "data.fixed=0", "schedule.lr=1e-2",
+             f'backbone={{kind="prompts", source="{tiny.clip_folder()}"}}',
+             "data.photographs=photos", "schedule.warmup=0"]  # fmt: skip
+    made = recipe.load("relume-quality", words)
+    made = made.model_copy(update={"data": made.data.model_copy(update={"validation": ""})})
+    monkeypatch.setattr(recipe.Recipe, "build_samples", lambda *_: triplets(root))
+    (tmp_path / "photos").mkdir()
+    write(Picture.from_rgb(np.full((1, 3, 40, 40), 0.5, np.float32)), tmp_path / "photos/a.png")
+    path = runs.run_recipe(made, tmp_path / "run", root=tmp_path)
+    stored = weights.load(path)
+    assert {*stored.tensors} == {"backbone.prompts.context"}  # CLIP is in no file
+    before = made.build_model()
+    judge = recipe.restorer_of(stored).eval()
+    assert not torch.equal(judge.backbone.prompts.context, before.backbone.prompts.context)
+    assert judge.vector == TIERS
+    rgb = torch.rand(2, 3, 32, 32).requires_grad_()
+    p = judge(rgb, Guidance())
+    torch.testing.assert_close(p.sum(1), torch.ones(2))
+    p[:, 2].sum().backward()
+    assert rgb.grad is not None and rgb.grad.abs().sum() > 0  # a picture may learn from it
+    clip = judge.backbone.prompts.clip
+    assert not any(q.requires_grad for q in clip.parameters())
+    judge.to(torch.float64)
+    assert {q.dtype for q in clip.parameters()} == {torch.float64}  # it goes where the prompts go
+
+
+class Halfway(nn.Module):
+    """A restorer that lifts its picture by some levels."""
+
+    def __init__(self, lift):
+        super().__init__()
+        self.lift = lift
+
+    def forward(self, lq, guidance):
+        return lq + self.lift
+
+
+def test_medium_crops_are_made_by_who_did_not_see_the_photograph():
+    lq = torch.full((4, 3, 8, 8), 0.2)
+    maps = torch.zeros(4, len(KINDS), 8, 8)
+    maps[:3, 0, 2, 2] = torch.tensor([0.5, 0.5, 0.1])
+    truth = Guidance(
+        {
+            DAMAGE: Guide(maps=maps, names=KINDS),
+            FOLD: Guide(vector=torch.tensor([[0.0], [1.0], [0.0], [1.0]])),
+        }
     )
-    assert len(told) == 2 and np.isfinite(told).all()
-    assert not torch.equal(prompts.context, before)
+    batch = Batch(lq, lq + 0.4, Guidance(), truth)
+    seen: list[torch.Tensor] = []
+
+    def judge(crops, guidance):
+        seen.append(crops)
+        level = crops.mean((1, 2, 3))
+        return 20 * torch.stack([-((level - at) ** 2) for at in (0.2, 0.4, 0.6)], 1)
+
+    made = Tiers(1.0, 0.0, medium=(Halfway(0.103), Halfway(0.301)))
+    loss, logs = made(batch, judge)
+    _, medium, _ = seen[0].chunk(3)
+    levels = medium[:, 0, 0, 0] * 255
+    torch.testing.assert_close(levels, torch.tensor([77.0, 128.0, 77.0, 128.0]), atol=0.6, rtol=0)
+    torch.testing.assert_close(levels, levels.round(), atol=1e-3, rtol=0)  # as a file holds it
+    assert (loss[:3] > 0).all() and loss[3] == 0  # of what shows no damage there are no tiers
+    assert "difficulty" not in logs
+    assert not [*made.parameters()] and not made.state_dict()
+    assert [*made.held] == ["medium.0", "medium.1"]
+    assert Tiers.asks({"medium": {"folds": {"0": "a", "1": "b"}}}) == Asks(KINDS, folds=2)
+    assert not Tiers.asks({})
 
 
 class Words:
@@ -662,23 +711,7 @@ def test_each_word_is_one_token():
 
 
 def test_a_folder_of_clip_is_opened_and_what_is_none_is_told(clip, tmp_path):
-    transformers = pytest.importorskip("transformers")
-    letters = sorted(set("".join(WORDS)))
-    vocabulary = letters + [f"{c}</w>" for c in letters]
-    merges: list[tuple[str, str]] = []
-    for word in WORDS:
-        parts = [*word[:-1], f"{word[-1]}</w>"]
-        while len(parts) > 1:
-            merges.append((parts[0], parts[1]))
-            parts = [parts[0] + parts[1], *parts[2:]]
-            vocabulary.append(parts[0])
-    vocabulary = [*dict.fromkeys(vocabulary), "<|startoftext|>", "<|endoftext|>"]
-    ids = {token: i for i, token in enumerate(vocabulary)}
-    merges = list(dict.fromkeys(merges))
-    tokenizer = transformers.CLIPTokenizer(vocab=ids, merges=merges)
-    clip.save_pretrained(tmp_path / "clip")
-    tokenizer.save_pretrained(tmp_path / "clip")
-    found, tokens = open_clip(tmp_path / "clip")
+    found, tokens = open_clip(tiny.clip_folder())
     assert not any(p.requires_grad for p in found.parameters())
     assert len(set(word_ids(tokens))) == 3
     x = torch.rand(1, 3, 32, 32)

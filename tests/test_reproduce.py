@@ -1,14 +1,17 @@
 """A paper's table: cells that are kept, a budget that is held, contrasts that count seeds."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
+from all_in_one import counting, every_set
 from safetensors.torch import save_file
 
-from relume.errors import MissingError, UsageError
+from relume.errors import MissingError, RelumeError, UsageError
 from relume.image import Picture, write
 from relume.lab.datasets import degraded_pairs
 from relume.lab.recipe import load
@@ -22,6 +25,7 @@ from relume.lab.reproduce import (
     System,
     contrast,
     fill,
+    located,
     looking_with,
     table,
 )
@@ -272,6 +276,9 @@ def test_a_row_that_takes_no_step_measures_the_network_as_it_is(root, tmp_path):
         (["dakd"], "dakd has its toy table alone. Add --toy."),
         (["dakd", "--toy", "--rows", "masks"], "dakd-rain has no row 'masks'"),
         (["dakd", "--toy", "--budget", "0", "--data", "nowhere"], "No photographs in"),
+        (["perceive-ir", "--data", "nowhere"], "no list Denoise/denoise.txt below nowhere"),
+        (["perceive-ir", "--weights", "clap=x"], "Did you mean 'clip'"),
+        (["perceive-ir", "--toy", "--weights", "clip=x"], "takes WORD=PLACE, of the words (none"),
     ],
 )
 def test_wrong_words_on_the_command_line_are_one_line(relume, tmp_path, words, says):
@@ -432,9 +439,9 @@ def test_every_row_at_full_scale_is_a_run_of_its_own(name, tmp_path):
         arm, control, column = paper.contrast
         assert paper.arm(arm) and paper.arm(control)
         assert column in [c.name for c in paper.columns]
-        assert all(bench.absent(c).startswith(f"no {c.title} below") for c in paper.columns)
+        assert all(bench.absent(c).startswith(("no ", "No ")) for c in paper.columns)
         said = [bench.recipe(Job(one)) for one in paper.arms]
-        assert all(recipe.data.lq for recipe in said)
+        assert all(recipe.data.lq or recipe.data.tasks for recipe in said)
 
 
 def test_a_digest_of_pairs_covers_both_halves_and_the_scene(sets):
@@ -479,3 +486,149 @@ def test_a_set_that_is_not_whole_says_so_in_its_cells(sets):
     extra.write_bytes((extra.parent / "000001.png").read_bytes())
     assert "no partner: GoPro/test/*/blur (GOPR0372/000002)" in GOPRO.absent(sets)
     extra.unlink()
+
+
+# Perceive-IR at full scale, on every set of the protocol with a few small pictures
+
+OTHERS = ("dino", "clip", "vgg")
+SMALL = (
+    "schedule.steps=2", "backbone.width=8", "backbone.enc_blocks=[1,1,1]",
+    "backbone.dec_blocks=[1,1,1]", "backbone.middle_blocks=1", "backbone.refinement=1",
+    "validation.crop=16", "validation.photographs=1", 'schedule.precision="float32"',
+)  # fmt: skip
+SMALL_CROPS = ("schedule.crop=16", "schedule.batch=3")
+
+
+@pytest.fixture
+def everything(tmp_path, monkeypatch) -> Path:
+    every_set(tmp_path / "data", 4, (24, 24), far=3, films="ABFB")
+    counting(monkeypatch, 4)
+    monkeypatch.setattr("relume.lab.runs.Loader", Beside)
+    return tmp_path / "data"
+
+
+def placed(words=OTHERS) -> dict[str, str]:
+    where = {"dino": tiny.dino_folder, "clip": tiny.clip_folder, "vgg": tiny.vgg_file}
+    return {word: str(where[word]()) for word in words}
+
+
+def shrunk(paper: System) -> System:
+    """The arms say their own crops: these do not follow --set."""
+
+    def small(arm: Arm) -> Arm:
+        return replace(arm, changes=(*arm.changes, *SMALL_CROPS))
+
+    return replace(
+        paper,
+        arms=tuple(map(small, paper.arms)),
+        trained_first=tuple(map(small, paper.trained_first)),
+        columns=tuple(c for c in paper.columns if c.name in ("haze", "noise25")),
+    )
+
+
+def test_perceive_ir_at_full_scale_on_small_pictures(everything, tmp_path):
+    pytest.importorskip("transformers")
+    (paper, *_) = FULL["perceive-ir"]
+    told: list[str] = []
+    bench = Bench(
+        shrunk(paper), everything, tmp_path, changes=SMALL, weights=placed(), tell=told.append
+    )
+    rows = ("l1", "all", "shuffled", "ours")
+    bench.check([bench.system.arm(row) for row in rows])
+    for row in rows:
+        bench.do(Job(bench.system.arm(row)))
+    assert [line.split(",")[0] for line in told if "training" in line] == [
+        "training l1", "training medium-0", "training medium-1",
+        "training prompts", "training all", "training shuffled", "training ours",
+    ]  # fmt: skip
+    found = {row: reports(bench, bench.system.arm(row), 1) for row in rows}
+    assert all(len(cells["haze"][0].rows) == 4 for cells in found.values())
+    # Each is a network of its own, and the losses were there.
+    assert len({cells["haze"][0].model["sha256"] for cells in found.values()}) == len(rows)
+    for row in ("all", "ours"):
+        log = (bench.run_of(Job(bench.system.arm(row))) / "log.jsonl").read_text()
+        figures = [json.loads(line) for line in log.splitlines()]
+        last = next(line for line in reversed(figures) if "loss" in line)
+        assert {"contrastive", "tier", "perceptual", "open"} <= {*last}
+        assert last["open"] > 0 and last["tier"] > 0 and np.isfinite(last["loss"])
+        (watched,) = [line["validation"] for line in figures if "validation" in line]
+        assert {"noise 25", "rain", "haze"} <= {*watched}
+    text = table(bench, rows)
+    line, *_ = [line for line in text.splitlines() if line.startswith("| L1 + contrastive + tier")]
+    assert "; paper 30.87/.975" in line and "; paper 31.53/.890" in line
+    assert "Weights of others: dino=" in text
+    assert "all against l1 on haze" in text and "no verdict before 3 seeds" in text
+
+
+@pytest.mark.parametrize("paper", FULL["perceive-ir"], ids=lambda p: p.name)
+def test_every_network_of_perceive_ir_at_full_scale_is_what_it_is_called(paper, tmp_path):
+    pytest.importorskip("transformers")
+    bench = Bench(paper, tmp_path, tmp_path, weights=placed())
+    number = 5 if "-5-" in paper.name else 3
+    one = bench.recipe(Job(paper.arm("l1")))
+    plain, told = (bench.recipe(Job(paper.arm(row))).backbone for row in ("plain", "l1"))
+    assert plain == told and plain.kind == ("restormer" if "restormer" in paper.name else "nafnet")
+    assert one.data.tasks == number
+    schedule = one.build_schedule()
+    assert (schedule.steps, schedule.batch, schedule.crop) == (
+        500_000,
+        8 if number == 3 else 4,
+        256,
+    )
+    assert (schedule.lr_at(0), schedule.lr_at(500_000)) == (2e-4, 1e-6) and schedule.best
+    steps = {arm.name: bench.recipe(Job(arm)).build_schedule().steps for arm in paper.trained_first}
+    assert steps == {"medium-0": 20_000, "medium-1": 20_000, "prompts": 100_000}
+    assert paper.weights == ("clip", "dino", "vgg")
+    objective = bench.recipe(Job(paper.arm("all"))).objective.model_extra
+    assert [objective[key] for key in ("contrastive", "tier", "perceptual")] == [0.1, 0.05, 0.1]
+    assert objective["perceiver"] and all(objective["proxies"][0]["folds"].values())
+
+
+def test_restormer_with_its_parts_has_so_many_weights(tmp_path):
+    pytest.importorskip("transformers")
+    (paper, *_) = FULL["perceive-ir"]
+    bench = Bench(paper, tmp_path, tmp_path, weights=placed())
+    counted = {}
+    for row in ("plain", "l1"):
+        model = bench.recipe(Job(paper.arm(row))).build_model()
+        counted[row] = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert counted["plain"] == 26_126_644  # of the paper's repository, without biases: 26.13 M
+    assert 0.05 < counted["l1"] / counted["plain"] - 1 < 0.5
+
+
+def test_what_perceive_ir_lacks_is_one_line_before_the_first_step(everything, tmp_path):
+    pytest.importorskip("transformers")
+    (paper, *_) = FULL["perceive-ir"]
+
+    def said(rows, weights, root=everything):
+        bench = Bench(paper, root, tmp_path / "out", changes=SMALL, weights=weights)
+        with pytest.raises(RelumeError) as caught:
+            fill(bench, budget=0, rows=rows)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    gone = {word: str(tmp_path / "gone") for word in OTHERS}
+    assert "no list Denoise/denoise.txt below" in said(["plain"], {}, tmp_path / "gone")
+    assert "weights of DINOv2 cannot be loaded from" in said(["l1"], gone)
+    assert "no CLIP at" in said(["tier"], {**placed(("dino",)), "clip": gone["clip"]})
+    assert "--weights vgg=FILE" in said(["dpl"], placed(("dino", "clip")))
+    assert "is not here: weights of VGG-16" in said(["dpl"], {**placed(), "vgg": gone["vgg"]})
+    # The first stage has five tasks, the backbone alone three.
+    for path in (everything / "LOL").rglob("*.png"):
+        path.unlink()
+    assert "no LOL-v1 below" in said(["tier"], placed())
+    bench = Bench(shrunk(paper), everything, tmp_path / "out", changes=SMALL)
+    bench.check([paper.arm("plain")])
+
+
+def test_weights_are_named_by_their_words(tmp_path, monkeypatch):
+    (paper, *_) = FULL["perceive-ir"]
+    (tmp_path / "d").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert located([paper], ["dino=d", "clip=some/id"]) == {
+        "dino": str(tmp_path / "d"),
+        "clip": "some/id",
+    }
+    for wrong in ("dinno=d", "dino", "dino="):
+        with pytest.raises(UsageError, match="takes WORD=PLACE"):
+            located([paper], [wrong])

@@ -1,6 +1,7 @@
 """The training loop: goes on bit-equal, survives a cut checkpoint, and never steps on a NaN."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -241,3 +242,59 @@ def test_harm_adds_the_square_of_what_was_lost_and_forgives_what_was_won():
     assert loss.tolist() == pytest.approx([0.01 + 3 * 0.01**2, 0], abs=1e-7)
     with pytest.raises(RecipeError, match=r"objective\.harm must be 0 or more"):
         Restoration(error, harm=-1)
+
+
+BEST = replace(SCHEDULE, best=True, validate_every=2, save_every=4)
+
+
+def watched(folder, scores, *, stop=None, at=None):
+    """A run whose validations come out as `scores` say, by step; it is cut at a step, or in one's
+    validation. Returns what it returns, and the averaged weights at every validation."""
+
+    class CutError(Exception):
+        pass
+
+    seen: dict[int, dict[str, torch.Tensor]] = {}
+
+    def validate(weights, step):
+        if step == at:
+            raise CutError
+        seen[step] = {k: v.clone() for k, v in weights.items()}
+        return {"a": scores[step], "a gain": 99.0, "b": 0.0}
+
+    def progress(step, _):
+        if step == stop:
+            raise CutError
+
+    try:
+        finished = train(
+            folder, model=Net(), objective=Restoration(charbonnier), batches=batches, schedule=BEST,
+            header={"recipe": "a"}, validate=validate, progress=progress,
+        )  # fmt: skip
+    except CutError:
+        finished = None
+    return finished, seen
+
+
+@pytest.mark.parametrize(
+    ("best", "cut"),
+    [(2, {}), (2, {"stop": 5}), (8, {"at": 8}), (8, {"stop": 9}), (12, {"stop": 11})],
+    ids=str,
+)
+def test_the_best_validation_is_what_is_finished_whenever_it_was_cut(tmp_path, best, cut):
+    scores = {step: 30.0 + (step == best) for step in range(2, 13, 2)}
+    if cut:
+        assert watched(tmp_path, scores, **cut)[0] is None
+    finished, _ = watched(tmp_path, scores)
+    _, seen = watched(tmp_path / "unbroken", scores)
+    assert finished and all(torch.equal(finished[k], v) for k, v in seen[best].items())
+
+
+def test_a_best_of_no_validation_is_refused_and_another_runs_best_is_not_taken(tmp_path):
+    with pytest.raises(UsageError, match="names none to do"):
+        run(tmp_path / "a", schedule=BEST)
+    first, _ = watched(tmp_path / "b", dict.fromkeys(range(2, 13, 2), 90.0))
+    for path in (tmp_path / "b/checkpoints").glob("step-*"):
+        path.unlink()
+    again, seen = watched(tmp_path / "b", {step: float(step) for step in range(2, 13, 2)})
+    assert first and again and all(torch.equal(again[k], v) for k, v in seen[12].items())

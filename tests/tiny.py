@@ -1,5 +1,6 @@
 """A restorer of a few hundred weights with everything an exported one has, and its files."""
 
+import itertools
 from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
@@ -78,3 +79,62 @@ def dino_folder() -> Path:
             parameter.data += 0.1 * torch.randn(parameter.shape)
     network.save_pretrained(folder)
     return folder
+
+
+@cache
+def clip():
+    """A CLIP of two layers, drawn at random, whose tokenizer knows the words of the tiers."""
+    from transformers import CLIPConfig, CLIPModel
+
+    small = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
+    small |= {"num_attention_heads": 2}
+    text = {"vocab_size": 120, "max_position_embeddings": 77, "bos_token_id": 118}
+    text |= {"eos_token_id": 119, "pad_token_id": 119}
+    vision = {"image_size": 32, "patch_size": 16}
+    config = CLIPConfig(text_config=small | text, vision_config=small | vision, projection_dim=12)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return CLIPModel(config).eval()
+
+
+@cache
+def clip_folder() -> Path:
+    """`clip` and its tokenizer, as transformers saves them."""
+    from transformers import CLIPTokenizer
+
+    from relume.lab.clip import WORDS
+
+    folder = Path(mkdtemp(prefix="relume-tests-"))
+    letters = sorted(set("".join(WORDS)))
+    vocabulary = letters + [f"{c}</w>" for c in letters]
+    merges: list[tuple[str, str]] = []
+    for word in WORDS:
+        parts = [*word[:-1], f"{word[-1]}</w>"]
+        while len(parts) > 1:
+            merges.append((parts[0], parts[1]))
+            parts = [parts[0] + parts[1], *parts[2:]]
+            vocabulary.append(parts[0])
+    vocabulary = [*dict.fromkeys(vocabulary), "<|startoftext|>", "<|endoftext|>"]
+    tokenizer = CLIPTokenizer(
+        vocab={token: i for i, token in enumerate(vocabulary)}, merges=[*dict.fromkeys(merges)]
+    )
+    clip().save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@cache
+def vgg_file() -> Path:
+    """The first seven convolutions of a VGG-16, drawn at random, in torchvision's names."""
+    from safetensors.torch import save_file
+
+    path = Path(mkdtemp(prefix="relume-tests-")) / "vgg16.safetensors"
+    rng = torch.Generator().manual_seed(0)
+    widths = (3, 64, 64, 128, 128, 256, 256, 256)
+    stored: dict[str, Tensor] = {}
+    places = (0, 2, 5, 7, 10, 12, 14)
+    for at, (a, b) in zip(places, itertools.pairwise(widths), strict=True):
+        drawn = torch.randn(b, a, 3, 3, generator=rng) * (2 / (9 * a)) ** 0.5
+        stored |= {f"features.{at}.weight": drawn, f"features.{at}.bias": torch.zeros(b)}
+    save_file(stored, path)
+    return path

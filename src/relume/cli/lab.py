@@ -216,6 +216,10 @@ def reproduce(
         Path, typer.Option(help="The folder that the recipes' data folders lie in.")
     ] = Path(),
     sam: Sam = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option(help="Where other networks' weights lie: clip=FOLDER, dino=FOLDER, vgg=FILE."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of finished cells. [runs/reproduce/SYSTEM]")
     ] = None,
@@ -233,7 +237,7 @@ def reproduce(
     from ..lab.memory import keep_memory
 
     keep_memory()
-    from ..lab.reproduce import FULL, SYSTEMS, Bench, fill, looking_with, table
+    from ..lab.reproduce import FULL, SYSTEMS, Bench, fill, located, looking_with, table
 
     if system not in SYSTEMS:
         raise UsageError(
@@ -244,6 +248,7 @@ def reproduce(
     if not toy and system not in FULL:
         raise UsageError(f"{system} has its toy table alone. Add --toy.")
     papers = SYSTEMS[system] if toy else FULL[system]
+    where = located(papers, weights or [])
     runs = sum(paper.runs for paper in papers)
     tables: dict[str, str] = {}
     for paper in papers:
@@ -253,6 +258,7 @@ def reproduce(
             (out or Path("runs/reproduce") / system) / paper.name,
             changes=set or [],
             prior=looking_with(sam) if sam else (),
+            weights=where,
             tell=(lambda _: None) if quiet or json else _note,
         )
         known = [row for row in rows.split(",") if row]

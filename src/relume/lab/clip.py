@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,6 @@ from torch import Tensor, nn
 
 from ..errors import MissingError, ModelError
 from ..priors.quality import TIERS
-from .data import Batch
-from .triplets import MEDIUM
 
 HUB_ID = "openai/clip-vit-base-patch32"
 WORDS = ("terrible", "mediocre", "excellent")
@@ -40,10 +38,12 @@ def open_clip(source: str | Path = HUB_ID, *, network: bool = False) -> tuple[An
     """
     try:
         from transformers import AutoConfig, AutoTokenizer, CLIPModel
+        from transformers.utils import logging
     except ImportError:
         raise MissingError(
             "CLIP needs transformers, which is not installed: pip install 'relume[lab]'"
         ) from None
+    logging.disable_progress_bar()
     try:
         config = AutoConfig.from_pretrained(source, local_files_only=not network)
         if config.model_type != "clip":
@@ -57,6 +57,8 @@ def open_clip(source: str | Path = HUB_ID, *, network: bool = False) -> tuple[An
         raise MissingError(
             f"no CLIP at {source}: {first}. Give a folder with its weights, or allow the network."
         ) from None
+    finally:
+        logging.enable_progress_bar()
     return frozen(clip), tokenizer
 
 
@@ -142,6 +144,11 @@ class TierPrompts(nn.Module):
     def clip(self) -> Any:
         return self._frozen[0]
 
+    def _apply(self, fn: Any, recurse: bool = True) -> TierPrompts:
+        super()._apply(fn, recurse)
+        self.clip._apply(fn, recurse)  # no part of this module, and yet it goes where it goes
+        return self
+
     @property
     def eot(self) -> int:
         """The place of the end token, where the feature is read."""
@@ -159,10 +166,9 @@ class TierPrompts(nn.Module):
         """(3, D) features of the tiers, of length 1."""
         return unit(encoded(self.clip, self.prompts(), self.eot))
 
-    @torch.no_grad()
     def features(self, pictures: Tensor) -> Tensor:
-        """(N, D) features of pictures, of length 1. Native crops of 224 pixels are looked at as
-        they are; what is larger or smaller is resized."""
+        """(N, D) features of pictures, of length 1, differentiable in them. Native crops of 224
+        pixels are looked at as they are; what is larger or smaller is resized."""
         return unit(seen(self.clip, pictures))
 
     def logits(self, features: Tensor) -> Tensor:
@@ -208,39 +214,3 @@ def seen(clip: Any, pictures: Tensor) -> Tensor:
     mean, std = (pictures.new_tensor(v).view(3, 1, 1) for v in (MEAN, STD))
     out = clip.vision_model(pixel_values=(pictures - mean) / std)
     return clip.visual_projection(out.pooler_output)
-
-
-def learn(
-    prompts: TierPrompts,
-    batches: Callable[[int, int, int], Batch],
-    *,
-    steps: int,
-    batch: int = 8,
-    lr: float = 4e-5,
-    lr_last: float = 1e-6,
-    progress: Callable[[int, float], None] | None = None,
-) -> TierPrompts:
-    """Learn the prompts on triplets, by cross entropy at CLIP's own logit scale.
-
-    Args:
-        batches: (first number, count, crop) -> triplets (`triplets.Triplets`).
-        steps, batch, lr, lr_last: AdamW with a cosine, triplets a step. The released recipe has
-            100,000 steps of 8 at 4e-5 to 1e-6.
-        progress: (step, loss) after each step.
-    """
-    side = prompts.clip.config.vision_config.image_size
-    optimizer = torch.optim.AdamW(prompts.parameters(), lr)
-    for step in range(steps):
-        rate = lr_last + (lr - lr_last) * (1 + math.cos(math.pi * step / max(1, steps))) / 2
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        drawn = batches(step * batch, batch, side)
-        crops = torch.cat([drawn.lq, drawn.truth[MEDIUM].maps, drawn.gt])
-        tiers = torch.arange(len(TIERS)).repeat_interleave(len(drawn.lq))
-        loss = F.cross_entropy(prompts(crops), tiers)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        if progress:
-            progress(step + 1, float(loss.detach()))
-    return prompts

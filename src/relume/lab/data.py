@@ -191,6 +191,16 @@ class Samples(ABC):
         self, epoch_size: int, *, seed: int, sources: Mapping[str, Source] | None = None
     ) -> None:
         self.epoch_size, self.seed, self.sources = epoch_size, seed, dict(sources or {})
+        self._drawn = (-1, np.empty(0, np.int64))
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """The pictures' numbers as an epoch shows them: one order is kept, for of a third of a
+        million it takes as long to draw as a crop."""
+        at, order = self._drawn
+        if at != epoch:
+            order = np.random.default_rng((self.seed, epoch)).permutation(self.epoch_size)
+            self._drawn = (epoch, order)  # at once: threads may ask for the same
+        return order
 
     @abstractmethod
     def cut(self, number: int, rng: np.random.Generator, crop: int) -> Cut:
@@ -247,9 +257,8 @@ class Samples(ABC):
         Raises:
             UsageError: The photograph is smaller than the crop.
         """
-        order = np.random.default_rng((self.seed, epoch)).permutation(self.epoch_size)
         rng = np.random.default_rng((self.seed, epoch, index))
-        cut = self.cut(int(order[index]), rng, crop)
+        cut = self.cut(int(self._order(epoch)[index]), rng, crop)
         return cut.turned(int(rng.integers(4)), bool(rng.integers(2)))
 
 
@@ -329,7 +338,7 @@ class Damaged(Samples):
                 photo = beside(photo, others[0], rng, self.windows)
         scale = drawn.sampled.scale if drawn and drawn.sampled else 1
         height, width = (side // scale for side in photo.pixels.shape[-2:])
-        box = _anywhere(photo.name, (height, width), crop, rng)
+        box = anywhere(photo.name, (height, width), crop, rng)
         drawn = drawn or self._draw(photo, rng)
         if drawn.sampled and drawn.sampled.scale != scale:
             raise UsageError("A damage that changes the size needs fixed damages: set data.fixed.")
@@ -360,7 +369,7 @@ class Damaged(Samples):
         if self.second:  # a generator of its own for each: a spawn draws nothing from rng
             owns = dict(zip(SECOND, rng.spawn(len(SECOND)), strict=True))
             second = {w: self._second(w, number, drawn, box, owns[w]) for w in self.second}
-        return Cut(lq, gt, drawn.known.crop(*box).map(_wide), truth, second)
+        return Cut(lq, gt, drawn.known.crop(*box).map(as_read), truth, second)
 
     def _second(
         self, word: str, number: int, drawn: _Drawn, box: View, rng: np.random.Generator
@@ -383,7 +392,7 @@ class Damaged(Samples):
         sampled = drawn.sampled if word == "again" else _sampled(photo, spec, seed)
         scale = sampled.scale if sampled else 1
         if word != "otherwise":
-            box = _anywhere(photo.name, (size[0] // scale, size[1] // scale), box.height, rng)
+            box = anywhere(photo.name, (size[0] // scale, size[1] // scale), box.height, rng)
         if sampled is None:
             return box.cut(photo.pixels, View(0, 0, *size)) * np.float32(1 / 255)
         return (
@@ -436,7 +445,7 @@ class Damaged(Samples):
             chain: Chain = _chain(drawn.spec)
             rgb = chain.apply(drawn.photo.pixels, drawn.sampled, truth=False, finish="uint8").lq
         asked = {name: s.looking_at(drawn.photo.name) for name, s in self.sources.items()}
-        return Guidance({name: p(rgb[None]) for name, p in asked.items()}).map(_small)
+        return Guidance({name: p(rgb[None]) for name, p in asked.items()}).map(compact)
 
 
 @dataclass(frozen=True)
@@ -494,13 +503,13 @@ class Paired(Samples):
         pair = self.pairs[number]
         seen = self._kept.get(number, lambda: self._see(pair))
         height, width = seen.lq.shape[-2:]
-        box = _anywhere(pair.name, (height, width), crop, rng)
+        box = anywhere(pair.name, (height, width), crop, rng)
         far, s = box.scaled(self.scale), self.scale
         return Cut(
             as_float(box.cut(seen.lq, View(0, 0, height, width))),
             as_float(far.cut(seen.gt, View(0, 0, height * s, width * s))),
-            seen.known.crop(*box).map(_wide),
-            seen.truth.crop(*box).map(_wide),
+            seen.known.crop(*box).map(as_read),
+            seen.truth.crop(*box).map(as_read),
         )
 
     def _see(self, pair: FilePair) -> _Seen:
@@ -510,11 +519,11 @@ class Paired(Samples):
             rgb = lq.rgb()
             known = Guidance({name: source.prior(rgb) for name, source in self.sources.items()})
             truth = told_by_gt(gt.rgb(), self.sources, (lq.height, lq.width))
-        stored = (said.map(_small).map(_narrow_labels) for said in (known, truth))
+        stored = (said.map(compact).map(narrow_labels) for said in (known, truth))
         return _Seen(planes(lq), planes(gt), *stored)
 
 
-def _anywhere(name: str, size: tuple[int, int], crop: int, rng: np.random.Generator) -> View:
+def anywhere(name: str, size: tuple[int, int], crop: int, rng: np.random.Generator) -> View:
     """A square of `crop` pixels anywhere in a picture of (height, width).
 
     Raises:
@@ -529,7 +538,7 @@ def _anywhere(name: str, size: tuple[int, int], crop: int, rng: np.random.Genera
     return View(top, left, crop, crop)
 
 
-def _small(guide: Guide) -> Guide:
+def compact(guide: Guide) -> Guide:
     """Without what a crop does not need, so that thousands stay resident: ten maps of whole
     photographs weigh 40 bytes a pixel."""
     if guide.kind == "regions":
@@ -538,13 +547,13 @@ def _small(guide: Guide) -> Guide:
     return guide.map(lambda a: a.astype(np.float16)) if plain else guide
 
 
-def _narrow_labels(guide: Guide) -> Guide:
+def narrow_labels(guide: Guide) -> Guide:
     if guide.kind != "regions":
         return guide
     return guide.map(lambda labels: labels.astype(np.min_scalar_type(int(labels.max()))))
 
 
-def _wide(guide: Guide) -> Guide:
+def as_read(guide: Guide) -> Guide:
     """What was kept, as a network reads it."""
     if guide.kind not in ("regions", "maps"):
         return guide

@@ -88,6 +88,67 @@ def find_pictures(root: Path, pattern: str) -> dict[tuple[str, ...], Path]:
     return found
 
 
+@dataclass(frozen=True)
+class Layout:
+    """One way in which a set lies below the data root.
+
+    Args:
+        lq, gt: Patterns, as in `find_pairs`.
+        files: A file of the set's authors instead: a line a pair, gt and lq relative to it.
+    """
+
+    lq: str = ""
+    gt: str = ""
+    files: str = ""
+
+    def __str__(self) -> str:
+        return self.files or f"{self.lq} beside {self.gt}"
+
+    def there(self, root: Path) -> bool:
+        """Whether anything of it is there."""
+        if self.files:
+            return (root / self.files).is_file()
+        return any(find_pictures(root, pattern) for pattern in (self.lq, self.gt))
+
+    def find(self, root: Path) -> list[FilePair]:
+        """Its pairs.
+
+        Raises:
+            UsageError: Files without a partner, or that are listed and not there.
+        """
+        if not self.files:
+            return find_pairs(root, self.lq, self.gt)
+        path = root / self.files
+        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
+        pairs = [
+            FilePair(Path(lq).with_suffix("").as_posix(), path.parent / lq, path.parent / gt)
+            for gt, lq, *_ in (line for line in lines if len(line) > 1)
+        ]
+        absent = [str(p) for pair in pairs for p in (pair.lq, pair.gt) if not p.is_file()]
+        if absent or not pairs:
+            raise UsageError(
+                f"{path} lists {len(pairs)} pairs, of which {len(absent)} files are not there: "
+                f"{listed(absent)}. Unpack the set whole."
+            )
+        return pairs
+
+
+def find_first(name: str, layouts: Sequence[Layout], root: Path) -> list[FilePair]:
+    """The pairs of a published set, in the first of its layouts that is there.
+
+    Args:
+        name: As tables call it.
+
+    Raises:
+        UsageError: It is not there, or not whole.
+    """
+    for layout in layouts:
+        if layout.there(root):
+            return layout.find(root)
+    expected = ", or ".join(map(str, layouts))
+    raise UsageError(f"no {name} below {root}: expected {expected}.")
+
+
 def _matches(root: Path, pattern: str) -> list[tuple[tuple[str, ...], Path]]:
     """Files and folders that a pattern names, each with the words of its stars."""
     here: list[tuple[tuple[str, ...], Path]] = [((), root)]

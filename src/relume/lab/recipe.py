@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, cast
 
 import tomli_w
 import torch
@@ -35,15 +35,18 @@ from .backbones import BACKBONES
 from .controls import CONTROLS
 from .data import DAMAGE, Asks, Damage, Damaged, Paired, Samples
 from .encoders import ENCODERS
+from .encoders.controlled import Controlled
 from .folds import left_out
 from .losses import LOSSES
 from .losses.vgg import RELEASE_AT, RELEASE_XI, load_vgg16
+from .mixed import Mixed
 from .objectives import OBJECTIVES
 from .objectives.perception import WEIGHTS, Proxy, Tapped
 from .pairs import find_pairs
 from .photographs import load_photographs
 from .restorer import Restorer
 from .sources import AfterModel, InTurn, LaidOut, Source
+from .tasks import REPEATS, scene_of, sides
 from .train import Schedule
 from .triplets import Triplets
 from .weights import Weights, named
@@ -90,6 +93,18 @@ class BackboneOf(_Kind):
 
     weights: str = ""
     frozen: bool = False
+
+
+class EncoderOf(_Kind):
+    """control: what stands in for what it says: one of `encoders.controlled.STAND_INS`."""
+
+    control: str = "none"
+
+    @model_serializer(mode="wrap")
+    def _said(self, said: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a control that is none: recipes from before there were any keep their digest."""
+        none = {"control"} if self.control == "none" else set[str]()
+        return {key: value for key, value in said(self).items() if key not in none}
 
 
 class PriorOf(_Part):
@@ -162,10 +177,17 @@ class Data(_Part):
 
     lq: where given, samples are crops of real pairs. It and `photographs`, the good pictures, are
     patterns then (`pairs.find_pairs`), and nothing that makes damage applies.
+
+    tasks: where given, 3 or 5, samples are crops of the training pictures of so many tasks of the
+    all-in-one protocol (`tasks`), whose places are the protocol's, less those that are held out;
+    `without` may leave out a fold of them, and nothing else applies. repeats: row of
+    `tasks.REPEATS`, how often an epoch shows each.
     """
 
-    photographs: str
+    photographs: str = ""
     lq: str = ""
+    tasks: Literal[0, 3, 5] = 0
+    repeats: str = "promptir"
     validation: str = ""
     segmentations: str = ""
     windows: tuple[Share, Share] | tuple[()] = ()
@@ -183,7 +205,26 @@ class Data(_Part):
 
     @model_validator(mode="after")
     def _fit(self) -> "Data":
-        if not self.lq and "damage" not in self.model_fields_set:
+        given = self.model_fields_set
+        if self.tasks:
+            strange = [k for k in type(self).model_fields if k in given and k not in OF_TASKS]
+            if strange:
+                raise PydanticCustomError(
+                    "recipe",
+                    "tasks name their pictures by the all-in-one protocol: leave out {keys}",
+                    {"keys": ", ".join(strange)},
+                )
+        elif "photographs" not in given:
+            raise PydanticCustomError("recipe", "photographs is missing, or tasks in their place")
+        elif "repeats" in given:
+            raise PydanticCustomError("recipe", "repeats goes with tasks: give both or neither")
+        if self.repeats not in REPEATS:
+            raise PydanticCustomError(
+                "recipe",
+                "repeats {word} is none of {rows}",
+                {"word": repr(self.repeats), "rows": ", ".join(REPEATS)},
+            )
+        if not self.lq and not self.tasks and "damage" not in given:
             raise PydanticCustomError("recipe", "damage is missing, or lq where there are pairs")
         if self.mosaic and not self.windows:
             raise PydanticCustomError("recipe", "mosaic goes with windows: give both or neither")
@@ -205,10 +246,14 @@ class Data(_Part):
     @model_serializer(mode="wrap")
     def _said(self, said: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Only what applies to such data."""
+        if self.tasks:
+            of = {key for key in OF_TASKS if getattr(self, key)}
+            return {key: value for key, value in said(self).items() if key in of}
         # Recipes from before there were these keep their digest.
-        new = ("mosaic", "soft", "softest", "without", "medium", "restorer")
+        new = ("tasks", "mosaic", "soft", "softest", "without", "medium", "restorer")
         none = {key for key in new if not getattr(self, key)}
-        unsaid = {*MADE} if self.lq else {"lq", *none}
+        unsaid = {*MADE, "tasks"} if self.lq else {"lq", *none}
+        unsaid |= {"repeats"}
         return {key: value for key, value in said(self).items() if key not in unsaid}
 
     def leaves_out(self, photograph: str) -> bool:
@@ -233,17 +278,22 @@ MADE = (
 )
 """Keys of data that is damaged as it is drawn."""
 
+OF_TASKS = ("tasks", "repeats", "without")
+"""Keys of data of the all-in-one protocol."""
+
 
 class Validation(_Part):
     """What is followed while a network trains, on crops of `crop` pixels of so many photographs.
 
     specs: damages, of the photographs in `data.validation`. lq, gt: real pairs, patterns below the
-    data root as in `data`.
+    data root as in `data`. held_out: so many of each task's pictures that `data.tasks` holds out of
+    training, noise at each sigma.
     """
 
     specs: tuple[str, ...] = ()
     lq: str = ""
     gt: str = ""
+    held_out: bool = False
     crop: Annotated[int, Field(ge=1)] = 256
     photographs: Annotated[int, Field(ge=1)] = 12
     seed: int = 1
@@ -257,8 +307,8 @@ class Validation(_Part):
     @model_serializer(mode="wrap")
     def _said(self, said: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without pairs that are none: recipes from before there were any keep their digest."""
-        values = said(self)
-        return values if self.lq else {k: v for k, v in values.items() if k not in ("lq", "gt")}
+        none = {key for key in ("lq", "gt", "held_out") if not getattr(self, key)}
+        return {key: value for key, value in said(self).items() if key not in none}
 
 
 class Recipe(_Part):
@@ -270,7 +320,7 @@ class Recipe(_Part):
     data: Data
     backbone: BackboneOf
     priors: dict[str, PriorOf] = {}
-    encoders: dict[str, _Kind] = {}
+    encoders: dict[str, EncoderOf] = {}
     adapters: tuple[Adapter, ...] = ()
     objective: _Kind
     schedule: dict[str, Any]
@@ -281,6 +331,8 @@ class Recipe(_Part):
         """Plain values, everything said, nothing inherited."""
         values = json.loads(self.model_dump_json(exclude={"extends"}))
         values["schedule"] = json.loads(json.dumps(vars(self.build_schedule())))
+        if not values["schedule"]["best"]:  # recipes from before there was it keep their digest
+            del values["schedule"]["best"]
         return values
 
     @property
@@ -321,10 +373,7 @@ class Recipe(_Part):
         """The network, initialised from the recipe's seed; no weights are read here."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            encoders = {
-                name: encoder.made_of(ENCODERS, f"encoders.{name}")
-                for name, encoder in self.encoders.items()
-            }
+            encoders = {name: _encoder(name, row) for name, row in self.encoders.items()}
             inputs = {
                 f"{row.kind}{i or ''}": self._adapter(row, encoders)
                 for i, row in enumerate(r for r in self.adapters if not r.at)
@@ -347,6 +396,24 @@ class Recipe(_Part):
             if self.backbone.frozen:
                 backbone.requires_grad_(False).eval()
             return Restorer(backbone, encoders, adapters, inputs)
+
+    def check_weights(self) -> None:
+        """Open what it needs of others' weights, which is else missed after what is trained first.
+
+        Raises:
+            MissingError, ModelError, UsageError: Of a network, or of VGG-16, they are not here.
+            RecipeError: A perceptual loss has nothing to compare by.
+        """
+        self.build_model()
+        if self.objective.kind == "perception":
+            said = {**WEIGHTS, **FILES, **(self.objective.model_extra or {})}
+            if said["perceptual"] and said["vgg"]:
+                load_vgg16(Path(str(said["vgg"])))
+            elif said["perceptual"] and not said["at"]:
+                raise RecipeError(
+                    "objective.vgg is missing, by whose features pictures are compared: VGG-16 in "
+                    "torchvision's names. Give it to reproduce as --weights vgg=FILE."
+                )
 
     def _adapter(self, row: Adapter, encoders: Mapping[str, Any], **site: int) -> Any:
         """An adapter at a site, or one that joins the picture.
@@ -398,6 +465,9 @@ class Recipe(_Part):
             known |= self._taught_by(str(values.pop("teacher", "")))
         if "perceiver" in words:
             known |= self._perceived_by(values)
+        if values.get("medium") and "medium" in words:
+            row = values.pop("medium")
+            known["medium"] = _several("medium", row, self.build_model()).networks
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             made = _Kind(kind=self.objective.kind, **values)
@@ -442,7 +512,8 @@ class Recipe(_Part):
             known["features"] = load_vgg16(Path(files["vgg"]), at)
             known |= {"xi": RELEASE_XI} if at == RELEASE_AT else {}
         if compares:
-            known["proxies"] = tuple(_proxy(row, student) for row in files["proxies"])
+            rows = files["proxies"]
+            known["proxies"] = tuple(_several("proxies", row, student) for row in rows)
         return known
 
     def build_sources(self) -> dict[str, Source]:
@@ -516,6 +587,26 @@ class Recipe(_Part):
         sources = self.build_sources()
         row = OBJECTIVES.get(self.objective.kind)
         asked = getattr(row, "asks", lambda options: Asks())(self.objective.model_extra or {})
+        if self.data.tasks:
+            kind, medium = self.objective.kind, (self.objective.model_extra or {}).get("medium")
+            if kind == "masks" or (kind == "tiers" and not medium):
+                raise RecipeError(
+                    f"objective.kind: {kind} must know more of a picture's damage than pairs of "
+                    "data.tasks say. Give data.damage in their place, or tiers their medium."
+                )
+            trained = {
+                task: [pair for pair in kept[0] if not self.data.leaves_out(scene_of(pair))]
+                for task, kept in sides(self.data.tasks, root).items()
+            }
+            return Mixed(
+                trained,
+                REPEATS[self.data.repeats],
+                seed=self.seed,
+                sources=sources,
+                severities=asked.severities,
+                second=asked.second,
+                folds=asked.folds,
+            )
         if self.data.lq:
             if asked:
                 raise RecipeError(
@@ -575,8 +666,8 @@ a file or a table of `file`, or `folds` as priors have them, and `kinds` of dama
 """
 
 
-def _proxy(row: Any, student: Restorer) -> Proxy:
-    """One of `objective.proxies`.
+def _several(key: str, row: Any, student: Restorer) -> Proxy:
+    """One of `objective.proxies`, or `objective.medium`.
 
     Raises:
         RecipeError: It is written otherwise.
@@ -588,14 +679,20 @@ def _proxy(row: Any, student: Restorer) -> Proxy:
     strange = {*said.get("kinds", ())} - {*KINDS}
     if {*said} - {"file", "folds", "kinds"} or ("file" in said) == bool(folds) or strange:
         raise RecipeError(
-            "objective.proxies: each is a file, or a table of file or folds, and kinds of damage; "
+            f"objective.{key}: each is a file, or a table of file or folds, and kinds of damage; "
             f"got {row!r}."
         )
     if folds and {*folds} != numbers:
-        raise RecipeError("objective.proxies: folds are numbered from 0, and two at least.")
+        raise RecipeError(f"objective.{key}: folds are numbered from 0, and two at least.")
     files = [folds[str(i)] for i in range(len(folds))] or [said["file"]]
-    networks = tuple(_finished("proxies", file, student) for file in files)
+    networks = tuple(_finished(key, file, student) for file in files)
     return Proxy(networks, tuple(said.get("kinds", ())))
+
+
+def _encoder(name: str, row: EncoderOf) -> nn.Module:
+    """An encoder, or what stands in for what it says."""
+    made = row.made_of(ENCODERS, f"encoders.{name}")
+    return made if row.control == "none" else Controlled(made, row.control)
 
 
 def _finished(key: str, file: str, student: Restorer | None) -> Restorer:
@@ -717,12 +814,19 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
-def _with(table: Mapping[str, Any], keys: Sequence[str], value: Any) -> dict[str, Any]:
-    """The table with one value set; a table that is set stands in the place of the one before."""
+def _with(table: Any, keys: Sequence[str], value: Any) -> Any:
+    """The table with one value set; a table that is set stands in the place of the one before.
+    A number names a row of a list that is there."""
     first, *rest = keys
+    if isinstance(table, list):
+        rows = [*cast(list[Any], table)]
+        if not first.isdecimal() or int(first) >= len(rows):
+            raise RecipeError(f"--set: a list of {len(rows)} has no row {first!r}.")
+        rows[int(first)] = _with(rows[int(first)], rest, value) if rest else value
+        return rows
     if rest:
         below = table.get(first)
-        value = _with(below if isinstance(below, Mapping) else {}, rest, value)
+        value = _with(below if isinstance(below, Mapping | list) else {}, rest, value)
     return {**table, first: value}
 
 

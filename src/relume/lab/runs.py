@@ -19,6 +19,7 @@ from .loader import Loader
 from .pairs import find_pairs
 from .recipe import Recipe
 from .restorer import Restorer, as_tensors
+from .tasks import training
 from .train import train
 from .validation import Validation, validation_pairs
 from .weights import digest, save, to_half, write_whole
@@ -142,6 +143,16 @@ def training_files(recipe: Recipe, root: Path) -> list[tuple[str, Path]]:
     Raises:
         UsageError: There are none, or pairs of which one half is missing.
     """
+    if recipe.data.tasks:
+        # Those that choose the checkpoint too: with others the run is another.
+        found = training(recipe.data.tasks, root)
+        halves = {
+            file: f"{task} {pair.name} {half}"
+            for task, pairs in found.items()
+            for pair in pairs
+            for half, file in (("lq", pair.lq), ("gt", pair.gt))
+        }
+        return [(name, file) for file, name in halves.items()]
     if recipe.data.lq:
         pairs = find_pairs(root, recipe.data.lq, recipe.data.photographs)
         return [(f"{p.name} {half}", f) for p in pairs for half, f in (("lq", p.lq), ("gt", p.gt))]

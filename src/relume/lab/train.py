@@ -37,6 +37,8 @@ class Schedule:
         precision: `bf16` autocasts, and repeats a step in float32 whose loss is not finite.
         save_every, validate_every, log_every: Steps between checkpoints, validations, log lines.
         keep: Checkpoints kept.
+        best: Whether the finished weights are those of the validation that came out best, by the
+            mean of its PSNRs, rather than the last.
     """
 
     steps: int
@@ -57,6 +59,7 @@ class Schedule:
     validate_every: int = 2000
     log_every: int = 50
     keep: int = 2
+    best: bool = False
 
     def lr_at(self, step: int) -> float:
         if step < self.warmup:
@@ -127,20 +130,24 @@ def train(
         batches: (first sample's number, count, crop) -> Batch.
         schedule: See Schedule.
         header: Goes into each checkpoint's header; another header on disk is another run.
-        validate: (averaged weights, step) -> figures, logged.
+        validate: (averaged weights, step) -> figures in dB, logged; those whose names end with
+            ` gain` repeat the others.
         progress: (step, figures) after each step.
 
     Returns:
-        The averaged weights.
+        The averaged weights; with `schedule.best` as they were at the best validation.
 
     Raises:
-        UsageError: The folder holds a run of another recipe.
+        UsageError: The folder holds a run of another recipe, or the best is wanted of a run that
+            nothing validates.
         CheckError: The loss was not finite in float32 either, ten steps in a row.
         OutputError: A checkpoint cannot be written; the one before stays.
     """
     from accelerate import Accelerator
     from accelerate.utils import set_seed
 
+    if schedule.best and validate is None:
+        raise UsageError("schedule.best chooses by validation, and the recipe names none to do.")
     accelerator = Accelerator(mixed_precision="no")  # autocast is the step's: it may fall back
     world = accelerator.num_processes
     if schedule.batch % world or schedule.last_batch % world:
@@ -163,6 +170,7 @@ def train(
     start = state.restore(checkpoints, header)
     wrapped, optimizer = accelerator.prepare(model, optimizer)
     log = _Log(run / "log.jsonl", start)
+    best = _Best(checkpoints / "best.safetensors", header, start) if schedule.best else None
     bad = 0
     for step in range(start, schedule.steps):
         ask = schedule.samples_at(step, accelerator.process_index, world)
@@ -188,13 +196,45 @@ def train(
             log.add(ask[1] * world, time.perf_counter() - began, waited)
             if done % schedule.log_every == 0 or last:
                 log.write(done, {**figures, "lr": schedule.lr_at(step), **log.rates()})
+            # Before the checkpoint: a run that is cut in between validates again, and misses none.
+            if validate and (done % schedule.validate_every == 0 or last):
+                found = validate(ema.shadow, done)
+                log.write(done, {"validation": found})
+                if best:
+                    best.see(ema.shadow, done, found)
             if done % schedule.save_every == 0 or last:
                 state.save(checkpoints, done, header, schedule.keep)
-            if validate and (done % schedule.validate_every == 0 or last):
-                log.write(done, {"validation": validate(ema.shadow, done)})
         if progress:
             progress(done, figures)
-    return ema.shadow
+    if best is None:
+        return ema.shadow
+    accelerator.wait_for_everyone()  # one process writes the best
+    return best.weights()
+
+
+class _Best:
+    """The averaged weights of the best validation so far, on disk."""
+
+    def __init__(self, path: Path, header: Mapping[str, str], start: int) -> None:
+        self.path, self.header, self.score = path, dict(header), -math.inf
+        if not start:  # what lies there is of a run that is begun anew
+            path.unlink(missing_ok=True)
+        if path.is_file():
+            with safe_open(path, "pt") as file:
+                self.score = float.fromhex(dict(file.metadata() or {})["score"])
+
+    def see(self, weights: Mapping[str, Tensor], step: int, figures: Mapping[str, float]) -> None:
+        """Keep these weights where they are better than all before."""
+        scores = [value for name, value in figures.items() if not name.endswith(" gain")]
+        score = sum(scores) / len(scores)
+        if not score <= self.score:
+            told = {**self.header, "step": str(step), "score": score.hex()}
+            write_tensors(self.path, weights, told)
+            self.score = score
+
+    def weights(self) -> dict[str, Tensor]:
+        with safe_open(self.path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
 
 
 def _take(

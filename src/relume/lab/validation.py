@@ -17,12 +17,15 @@ from ..image import Picture, is_image, read, write
 from ..image.drawing import line_chart
 from .controls import TOLD_THE_TRUTH
 from .degrade import View, generator, parse
+from .degrade.noise import normals
 from .metrics import psnr
-from .pairs import find_pairs, scale_of
+from .mixed import NOISE
+from .pairs import FilePair, as_float, find_pairs, planes, scale_of
 from .recipe import Recipe
 from .recipe import Validation as Rules
 from .restorer import as_tensors
 from .sources import Source, controlled
+from .tasks import SIGMAS, noisy, sides
 
 Item = TypeVar("Item")
 
@@ -56,7 +59,8 @@ def validation_pairs(recipe: Recipe, root: Path) -> list[Pair]:
     """Centre crops of what the recipe validates on; none where it names nothing.
 
     Photographs come under each of its SPECs, and clean: the damage is drawn once for the whole
-    photograph. Real pairs come as they are. Guidance is read from the whole picture, as at use.
+    photograph. Real pairs come as they are, and so do those held out of tasks; their noise is drawn
+    once, at each sigma. Guidance is read from the whole picture, as at use.
 
     Raises:
         UsageError: There are no such photographs, or pairs of which one half is missing.
@@ -72,12 +76,43 @@ def validation_pairs(recipe: Recipe, root: Path) -> list[Pair]:
         files = _spread(find_pairs(root, rules.lq, rules.gt), rules.photographs)
         scale_of(files)
         groups.append(("pairs", [(read(f.lq).rgb()[0], read(f.gt).rgb()[0]) for f in files]))
+    if rules.held_out:
+        groups += _held_out(recipe.data.tasks, root, rules)
     sources = recipe.build_sources() if groups else {}
     return [pair for name, whole in groups for pair in _cropped(name, whole, sources, rules)]
 
 
 Whole = tuple[np.ndarray, np.ndarray]
 """lq (3, h, w) and gt (3, s h, s w) of one whole picture, as files would hold them."""
+
+
+def _held_out(tasks: int, root: Path, rules: Rules) -> list[tuple[str, list[Whole]]]:
+    """Of each task, noise of each sigma by itself, pictures that nobody trains on.
+
+    Raises:
+        UsageError: There are no tasks, or as `tasks.training`.
+    """
+    if not tasks:
+        raise UsageError("validation.held_out is of data.tasks: give the recipe tasks, or specs.")
+    groups: list[tuple[str, list[Whole]]] = []
+    for task, (_, held) in sides(tasks, root).items():
+        files = _spread(held, rules.photographs)
+        if task != NOISE:
+            scale_of(files)
+            groups.append((task, [(read(f.lq).rgb()[0], read(f.gt).rgb()[0]) for f in files]))
+            continue
+        for sigma in SIGMAS:
+            wholes = [_noisy(f, sigma, rules.seed + i) for i, f in enumerate(files)]
+            groups.append((f"{task} {sigma}", wholes))
+    return groups
+
+
+def _noisy(file: FilePair, sigma: int, seed: int) -> Whole:
+    clean = planes(read(file.gt))
+    if clean.dtype != np.uint8:
+        raise UsageError(f"{file.gt} has more than 8 bits: the protocol's noise is uint8.")
+    drawn = normals(seed, View(0, 0, clean.shape[-2], clean.shape[-1]))
+    return as_float(noisy(clean, sigma, drawn)), as_float(clean)
 
 
 def _cropped(
@@ -135,7 +170,9 @@ class Validation:
 
     def __init__(self, run: Path, recipe: Recipe, pairs: list[Pair]) -> None:
         self.run, self.pairs = run, pairs
-        self.model = recipe.build_model().eval()
+        # As long as a step takes on a GPU, a crop takes on a CPU.
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.model = recipe.build_model().eval().to(self.device)
 
     @torch.inference_mode()
     def __call__(self, weights: Mapping[str, Tensor], step: int) -> dict[str, float]:
@@ -143,7 +180,8 @@ class Validation:
         found: dict[str, list[float]] = {}
         rows: dict[str, Tensor] = {}
         for pair in self.pairs:
-            out = self.model(pair.lq, pair.guidance).clamp(0, 1)
+            told = pair.guidance.map(lambda g: g.map(lambda a: a.to(self.device)))
+            out = self.model(pair.lq.to(self.device), told).clamp(0, 1).cpu()
             after, before = float(psnr(out, pair.gt)), float(psnr(pair.shown, pair.gt))
             found.setdefault(pair.name, []).append(after)
             found.setdefault(f"{pair.name} gain", []).append(after - before)

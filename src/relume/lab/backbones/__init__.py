@@ -7,6 +7,7 @@ from .imdn import IMDN
 from .masknet import MaskNet
 from .nafnet import NAFNet
 from .perceiver import Perceiver
+from .prompts import Prompts
 from .restormer import Restormer
 from .sites import Backbone, Output, Site
 from .unet import UNet
@@ -21,6 +22,7 @@ BACKBONES = {
     "masknet": MaskNet,
     "nafnet": NAFNet,
     "perceiver": Perceiver,
+    "prompts": Prompts,
     "restormer": Restormer,
     "unet": UNet,
 }

@@ -3,7 +3,8 @@
 An encoder is `(lq, guidance) -> Guide`; `asks` says what it reads from outside, `dim` the size of
 what it emits. One with `prepared` must see the whole picture's pixels: it is called once a
 picture, `(view, guidance, rows) -> Guide` of token rows, one a label; or, where it has a `shape`,
-of a vector (D,) or of so many rows (T, D).
+of a vector (D,) or of so many rows (T, D). `controlled` stands in for any that looks at the picture
+itself, and is no row.
 """
 
 from .degradation import DegradationEncoder

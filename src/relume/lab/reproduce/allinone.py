@@ -1,4 +1,4 @@
-"""The all-in-one protocol of three and five degradations: lists, noise, crops and both averages.
+"""The all-in-one protocol of three and five degradations: test sets, crops and both averages.
 
 One model for all of noise, rain and haze, or these and motion blur and low light, as PromptIR,
 AdaIR, MoCE-IR and Perceive-IR share it (AirNet began it). Below one data root:
@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -32,89 +32,15 @@ import torch
 
 from ...errors import CheckError, UsageError
 from ...image import read, shape_of
-from ..datasets import Loaded, Pair, Pairs, files_digest, match
+from ..datasets import Loaded, Pair, Pairs, files_digest
 from ..metrics import Protocol, psnr, ssim, ssim_uniform
-from ..pairs import FilePair, find_pictures, listed, planes
+from ..pairs import FilePair, Layout, find_pictures, planes
+from ..tasks import SIGMAS, Part, hazed, noisy, public, rain, tasks_of
 from .system import Column
-from .testsets import GOPRO, Layout, PublicSet, scene_of
+from .testsets import GOPRO, scene_of
 
-SIGMAS = (15, 25, 50)
-"""Of the noise, on 0-255, in the order in which it is drawn."""
 BASE = 16
 """Sides of test pictures are cut to multiples of it, at the centre."""
-HELD_OUT = 0.02
-"""Share of each task's training pictures that choose the checkpoint. Test pictures never do."""
-
-Find = Callable[[Path], list[FilePair]]
-
-
-@dataclass(frozen=True)
-class Part:
-    """The pictures of one task, for training or for testing.
-
-    Args:
-        task: noise, rain, haze, blur or lowlight.
-        title: As tables call it.
-        count: Of its damaged pictures; for noise of its clean ones.
-        where: data root -> its pairs; for noise both halves are the clean picture.
-    """
-
-    task: str
-    title: str
-    count: int
-    where: Find
-
-    def find(self, root: Path) -> list[FilePair]:
-        """Its pairs below the data root, in their order.
-
-        Raises:
-            UsageError: It is not there, a half of a pair is missing, or they are not as many as
-                the protocol has.
-        """
-        found = self.where(root)
-        if len(found) != self.count:
-            raise UsageError(
-                f"{self.title} has {self.count:,} pictures in the all-in-one protocol, {root} has "
-                f"{len(found):,}. Unpack the set whole: figures of a variant do not compare."
-            )
-        return found
-
-    def absent(self, root: Path) -> str:
-        """Why it cannot be used, in a line, or ""; no picture is opened."""
-        try:
-            self.find(root)
-        except UsageError as error:
-            return str(error)
-        return ""
-
-
-def read_list(root: Path, file: str) -> list[str]:
-    """The lines of a list file of the protocol's authors.
-
-    Raises:
-        UsageError: It is not there, under this name.
-    """
-    path = root / file
-    if not path.is_file():
-        others = sorted(p.name for p in path.parent.glob("*.txt")) if path.parent.is_dir() else []
-        hint = f"; there is {listed(others)}: rename the right one" if others else ""
-        raise UsageError(f"no list {file} below {root}{hint}. It is part of the protocol.")
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [line.strip() for line in lines if line.strip()]
-
-
-def _clean_list(file: str, root: Path) -> list[FilePair]:
-    folder = (root / file).parent
-    files = [folder / line for line in read_list(root, file)]
-    _all_there(files, root / file)
-    return [FilePair(path.stem, path, path) for path in files]
-
-
-def _hazy_list(file: str, clear: str, root: Path) -> list[FilePair]:
-    folder = (root / file).parent
-    hazy = [folder / line for line in read_list(root, file)]
-    _all_there(hazy, root / file)
-    return _hazed(hazy, root, clear)
 
 
 def _hazy_folder(hazy: str, clear: Sequence[str], root: Path) -> list[FilePair]:
@@ -122,24 +48,7 @@ def _hazy_folder(hazy: str, clear: Sequence[str], root: Path) -> list[FilePair]:
     there = next((folder for folder in clear if find_pictures(root, folder)), clear[0])
     if not found:
         raise UsageError(f"no hazy pictures below {root}: expected {hazy} beside {there}.")
-    return _hazed(found, root, there)
-
-
-def _hazed(hazy: Sequence[Path], root: Path, clear: str) -> list[FilePair]:
-    """Many hazy pictures of one clear one: `0025_0.8_0.1` is of `0025`."""
-    truths = {key[-1]: path for key, path in find_pictures(root, clear).items()}
-    partners = [match(path.stem, truths) for path in hazy]
-    alone = [path.name for path, stem in zip(hazy, partners, strict=True) if stem is None]
-    if alone:
-        raise UsageError(
-            f"{len(alone)} hazy pictures have no clear one in {clear}: {listed(alone)}. A clear "
-            "picture has the hazy one's name up to the first `_`."
-        )
-    return [
-        FilePair(path.stem, path, truths[stem])
-        for path, stem in zip(hazy, partners, strict=True)
-        if stem is not None
-    ]
+    return hazed(found, root, there)
 
 
 def _clean_folder(folder: str, root: Path) -> list[FilePair]:
@@ -149,41 +58,6 @@ def _clean_folder(folder: str, root: Path) -> list[FilePair]:
     return [FilePair(key[-1], path, path) for key, path in found.items()]
 
 
-def _all_there(files: Sequence[Path], file: Path) -> None:
-    absent = [path.name for path in files if not path.is_file()]
-    if absent:
-        raise UsageError(
-            f"{file} lists {len(files):,} pictures, of which {len(absent):,} are not there: "
-            f"{listed(absent)}. Unpack the set whole, beside its list."
-        )
-
-
-def _public(title: str, *layouts: Layout) -> Find:
-    return PublicSet(title, layouts).find
-
-
-def _rain(half: str) -> Find:
-    folder = f"Rain100L/{half}"
-    numbered = Layout(f"{folder}/rain-*.png", f"{folder}/norain-*.png")
-    return _public("Rain100L", Layout(f"{folder}/input", f"{folder}/target"), numbered)
-
-
-TRAINING = (
-    Part("noise", "BSD400 + WED", 5144, partial(_clean_list, "Denoise/denoise.txt")),
-    Part("rain", "Rain100L", 200, _rain("train")),
-    Part(
-        "haze",
-        "RESIDE-OTS",
-        72135,
-        partial(_hazy_list, "RESIDE-OTS/hazy_outside.txt", "RESIDE-OTS/clear"),
-    ),
-    Part(
-        "blur", "GoPro", 2103, _public("GoPro", Layout("GoPro/train/*/blur", "GoPro/train/*/sharp"))
-    ),
-    Part("lowlight", "LOL-v1", 485, _public("LOL-v1", Layout("LOL/our485/low", "LOL/our485/high"))),
-)
-"""What the five tasks train on; the three are the first of them."""
-
 TESTING = (
     Part(
         "haze",
@@ -191,76 +65,12 @@ TESTING = (
         500,
         partial(_hazy_folder, "SOTS/outdoor/hazy", ("SOTS/outdoor/gt", "SOTS/outdoor/clear")),
     ),
-    Part("rain", "Rain100L", 100, _rain("test")),
+    Part("rain", "Rain100L", 100, rain("test")),
     Part("noise", "CBSD68", 68, partial(_clean_folder, "CBSD68")),
     Part("blur", "GoPro", 1111, GOPRO.find),
-    Part("lowlight", "LOL-v1", 15, _public("LOL-v1", Layout("LOL/eval15/low", "LOL/eval15/high"))),
+    Part("lowlight", "LOL-v1", 15, public("LOL-v1", Layout("LOL/eval15/low", "LOL/eval15/high"))),
 )
 """What they are tested on, in the order of published tables."""
-
-REPEATS: Mapping[str, Mapping[str, int]] = {
-    "promptir": {"noise": 9, "rain": 120, "haze": 1, "blur": 5, "lowlight": 20},
-    "perceive-ir": {"noise": 12, "rain": 360, "haze": 1, "blur": 30, "lowlight": 140},
-}
-"""How often an epoch shows each picture; for noise over the three sigma together. `perceive-ir` is
-its late release, the other is PromptIR's and AdaIR's."""
-
-
-def tasks_of(number: int) -> tuple[str, ...]:
-    """The tasks of the protocol of so many.
-
-    Raises:
-        UsageError: It has three or five.
-    """
-    if number not in (3, 5):
-        raise UsageError(f"the all-in-one protocol has 3 or 5 tasks, got {number}.")
-    return ("noise", "rain", "haze", "blur", "lowlight")[:number]
-
-
-def epoch_size(number: int, repeats: str = "promptir") -> int:
-    """Samples of an epoch: 142,431 and 162,646 of `promptir`."""
-    counts = {part.task: part.count for part in TRAINING}
-    return sum(counts[task] * REPEATS[repeats][task] for task in tasks_of(number))
-
-
-def training(number: int, root: Path) -> dict[str, list[FilePair]]:
-    """Task -> its training pairs, every count checked before a picture is opened.
-
-    Raises:
-        UsageError: As `Part.find`.
-    """
-    parts = {part.task: part for part in TRAINING}
-    return {task: parts[task].find(root) for task in tasks_of(number)}
-
-
-def held_out(
-    pairs: Sequence[FilePair], share: float = HELD_OUT
-) -> tuple[list[FilePair], list[FilePair]]:
-    """(what is trained on, what chooses the checkpoint), each in its order.
-
-    By the digests of the clean pictures' names: all hazy versions of one photograph lie on one
-    side, and the choice is the same on every machine. Frames of one GoPro scene lie on both sides,
-    so that of blur the held-out figure flatters: it ranks checkpoints, it is no result.
-
-    Args:
-        share: Of the clean pictures, rounded, one at least.
-    """
-    names = sorted({_name(pair) for pair in pairs}, key=_digest)
-    kept = {*names[: max(1, round(share * len(names)))]}
-    sides: tuple[list[FilePair], list[FilePair]] = ([], [])
-    for pair in pairs:
-        sides[_name(pair) in kept].append(pair)
-    return sides
-
-
-def _name(pair: FilePair) -> str:
-    """What the clean picture is called, wherever it lies and however its pair is named."""
-    stem = pair.gt.stem
-    return stem if pair.name.startswith(stem) else pair.name
-
-
-def _digest(name: str) -> str:
-    return hashlib.sha256(name.encode()).hexdigest()
 
 
 def columns(number: int, *, base: int = BASE) -> tuple[Column, ...]:
@@ -332,7 +142,7 @@ def _noisy(
 
 
 def awgn(clean: np.ndarray, sigma: float, before: Any) -> np.ndarray:
-    """clean + sigma N(0, 1), clipped and cut, not rounded, to uint8, as PromptIR's data set does.
+    """`noisy` by a generator as it stands.
 
     Args:
         clean: (3, H, W) uint8.
@@ -341,8 +151,7 @@ def awgn(clean: np.ndarray, sigma: float, before: Any) -> np.ndarray:
     rng = np.random.RandomState()
     rng.set_state(before)
     height, width = clean.shape[1:]
-    noise = rng.randn(height, width, 3).transpose(2, 0, 1)
-    return np.clip(clean + noise * sigma, 0, 255).astype(np.uint8)
+    return noisy(clean, sigma, rng.randn(height, width, 3).transpose(2, 0, 1))
 
 
 @lru_cache(maxsize=4)

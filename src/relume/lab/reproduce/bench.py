@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from ...guidance import Guidance
 from ..controls import TOLD_THE_TRUTH
 from ..datasets import Loaded, Pair, Pairs
 from ..degrade import generator
+from ..encoders.controlled import Controlled
 from ..evaluate import evaluate
 from ..pairs import Kept
 from ..recipe import Recipe, load
@@ -48,6 +49,7 @@ class Bench:
         out: Folder of the cells and runs.
         changes: Overrides of every arm's recipe, such as fewer steps.
         prior: Overrides of every arm with adapters, after the system's own, such as SAM's weights.
+        weights: Word of `Arm.weights` -> where they lie, or a hub model's id.
         tell: Called with a line for a person.
     """
 
@@ -59,10 +61,12 @@ class Bench:
         *,
         changes: Sequence[str] = (),
         prior: Sequence[str] = (),
+        weights: Mapping[str, str] | None = None,
         tell: Callable[[str], None] = lambda _: None,
     ) -> None:
         self.system, self.root, self.out = system, root, out
         self.changes, self.prior, self.tell = tuple(changes), (*system.prior, *prior), tell
+        self.weights = dict(weights or {})
         self._pairs: dict[str, Pairs] = {}
         self._absent: dict[str, str] = {}
         # What is read, damaged and looked at once serves all arms, as long as there is room.
@@ -79,9 +83,13 @@ class Bench:
         changes = [*self.changes, *job.arm.changes, f"seed={job.seed}"]
         if self.prior and load(self.system.base, changes).adapters:
             changes = [*self.changes, *self.prior, *job.arm.changes, f"seed={job.seed}"]
+        named = {key: w for key, w in job.arm.weights.items() if w in self.weights}
+        changes += [f"{key}={json.dumps(self.weights[word])}" for key, word in named.items()]
         for key, before in job.needs(self.system).items():
             changes.append(f'{key}="{self.weights_of(before)}"')
         steps = load(self.system.base, changes).build_schedule().steps * job.times
+        if steps and job.arm.share != 1:
+            steps = max(1, round(steps * job.arm.share))
         at_test = job.arm.at_test if measured else ()
         return load(self.system.base, [*changes, *at_test, f"schedule.steps={steps}"])
 
@@ -133,16 +141,30 @@ class Bench:
 
         Raises:
             UsageError: There is nothing to train on.
-            MissingError, ModelError: What a prior needs is not here.
+            MissingError, ModelError: What a prior, an encoder or an objective needs is not here.
         """
+        first = self.first(arms)
         # The arms of a table train on the same, or on parts of it.
-        for arm in (*arms[:1], *self.system.trained_first):
+        for arm in (*arms[:1], *first):
             training_files(self.recipe(Job(arm)), self.root)
-        for arm in arms:
+        for arm in (*arms, *first):
             recipe = self.recipe(Job(arm))
+            recipe.check_weights()
             for name, row in recipe.priors.items():
                 if f"priors.{name}.model" not in arm.needs:  # that is made here first
                     _ = recipe.build_prior(name, row).identity
+
+    def first(self, arms: Sequence[Arm]) -> list[Arm]:
+        """What these arms need and what that needs, of the arms that are no rows."""
+        known = {arm.name: arm for arm in self.system.trained_first}
+        found: dict[str, Arm] = {}
+        queue = [name for arm in arms for name in arm.needs.values()]
+        while queue:
+            name = queue.pop()
+            if name in known and name not in found:
+                found[name] = known[name]
+                queue += known[name].needs.values()
+        return [arm for arm in self.system.trained_first if arm.name in found]
 
     def do(self, job: Job) -> None:
         """Train one arm and measure it on every column; what is there already is kept."""
@@ -200,10 +222,21 @@ class Bench:
                 truth = loaded.truth or told_by_gt(loaded.gt, sources, _size(lq))
             return controlled(mine, sources, truth, donor, generator(0, at))
 
+        elsewhere = {
+            name: encoder
+            for name, encoder in model.encoders.items()
+            if isinstance(encoder, Controlled) and encoder.control == "shuffled"
+        }
+
         def restore(lq: np.ndarray, guidance: Guidance | None = None) -> np.ndarray:
             tensors = as_tensors(guidance or Guidance()).map(
                 lambda g: g.map(lambda a: a.to(device))
             )
+            at = numbers.get(_key(lq)) if elsewhere else None
+            if at is not None:
+                other = torch.from_numpy(load((at + len(pairs.items) // 2) % len(pairs.items)).lq)
+                for name, encoder in elsewhere.items():
+                    tensors = tensors.with_guide(name, encoder.of(other.to(device), tensors))
             return model(torch.from_numpy(lq).to(device), tensors).cpu().numpy()
 
         def numbered(at: int) -> Loaded:

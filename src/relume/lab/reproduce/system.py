@@ -28,6 +28,10 @@ class Arm:
         paper: Column of the paper -> its cell, where we have read it.
         control: True where the row exists to explain away another.
         at_test: Overrides when it is measured: the same weights, told otherwise.
+        share: Of the steps of the base recipe that it is trained for: what others need first may be
+            done sooner.
+        weights: Key of the recipe -> the word by which a person says where other people's weights
+            lie that stand there.
     """
 
     name: str
@@ -37,6 +41,8 @@ class Arm:
     paper: Mapping[str, str] = field(default_factory=dict, hash=False)
     control: bool = False
     at_test: tuple[str, ...] = ()
+    share: float = 1.0
+    weights: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 def _nothing(root: Path) -> str:
@@ -100,6 +106,12 @@ class System:
         """Training runs of the first table, with all seeds of its contrast."""
         return len(self.arms) + len(self.trained_first) + 2 * (self.seeds - 1)
 
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """The words of other people's weights that its arms may be told of."""
+        arms = (*self.trained_first, *self.arms)
+        return tuple(dict.fromkeys(word for arm in arms for word in arm.weights.values()))
+
     def arm(self, name: str) -> Arm:
         """The arm of that name.
 
@@ -138,3 +150,25 @@ def jobs(system: System, rows: Sequence[str] = ()) -> Iterator[Job]:
         for seed in range(1, system.seeds):
             yield from (Job(arm, seed, times) for arm in pair)
         times *= STEPS_GROW
+
+
+def located(systems: Sequence[System], said: Sequence[str]) -> dict[str, str]:
+    """Word -> where weights lie, of `WORD=PLACE` as a person says it.
+
+    A place that is there is named in full: whichever way it is typed, the cells are the same.
+
+    Raises:
+        UsageError: It is written otherwise, or is a word of none of the systems.
+    """
+    words = [*dict.fromkeys(word for system in systems for word in system.weights)]
+    found: dict[str, str] = {}
+    for one in said:
+        word, _, place = one.partition("=")
+        if word not in words or not place:
+            raise UsageError(
+                f"--weights takes WORD=PLACE, of the words {', '.join(words) or '(none here)'}; "
+                f"got {one!r}.{nearest(word, words)}"
+            )
+        path = Path(place).expanduser()
+        found[word] = str(path.resolve()) if path.exists() else place
+    return found

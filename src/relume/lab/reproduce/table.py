@@ -66,6 +66,9 @@ def table(bench: Bench, rows: Sequence[str] = ()) -> str:
         lines += [f"Protocol: {first.protocol}.", ""]
     if bench.prior:
         lines += [f"What the rows look at: {', '.join(dict.fromkeys(bench.prior))}.", ""]
+    if bench.weights:
+        named = ", ".join(f"{word}={place}" for word, place in bench.weights.items())
+        lines += [f"Weights of others: {named}.", ""]
     return "\n".join([*lines, *(f"- {note}" for note in system.notes)])
 
 

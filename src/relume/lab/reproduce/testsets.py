@@ -20,53 +20,8 @@ from pathlib import Path
 from ...errors import UsageError
 from ...image import read
 from ..datasets import Loaded, Pair, Pairs, files_digest
-from ..pairs import FilePair, find_pairs, find_pictures, listed
+from ..pairs import FilePair, Layout, find_first
 from .system import Column
-
-
-@dataclass(frozen=True)
-class Layout:
-    """One way in which a set lies below the data root.
-
-    Args:
-        lq, gt: Patterns, as in `find_pairs`.
-        files: A file of the set's authors instead: a line a pair, gt and lq relative to it.
-    """
-
-    lq: str = ""
-    gt: str = ""
-    files: str = ""
-
-    def __str__(self) -> str:
-        return self.files or f"{self.lq} beside {self.gt}"
-
-    def there(self, root: Path) -> bool:
-        """Whether anything of it is there."""
-        if self.files:
-            return (root / self.files).is_file()
-        return any(find_pictures(root, pattern) for pattern in (self.lq, self.gt))
-
-    def find(self, root: Path) -> list[FilePair]:
-        """Its pairs.
-
-        Raises:
-            UsageError: Files without a partner, or that are listed and not there.
-        """
-        if not self.files:
-            return find_pairs(root, self.lq, self.gt)
-        path = root / self.files
-        lines = [line.split() for line in path.read_text(encoding="utf-8").splitlines()]
-        pairs = [
-            FilePair(Path(lq).with_suffix("").as_posix(), path.parent / lq, path.parent / gt)
-            for gt, lq, *_ in (line for line in lines if len(line) > 1)
-        ]
-        absent = [str(p) for pair in pairs for p in (pair.lq, pair.gt) if not p.is_file()]
-        if absent or not pairs:
-            raise UsageError(
-                f"{path} lists {len(pairs)} pairs, of which {len(absent)} files are not there: "
-                f"{listed(absent)}. Unpack the set whole."
-            )
-        return pairs
 
 
 @dataclass(frozen=True)
@@ -87,11 +42,7 @@ class PublicSet:
         Raises:
             UsageError: It is not there, or not whole.
         """
-        for layout in self.layouts:
-            if layout.there(root):
-                return layout.find(root)
-        expected = ", or ".join(map(str, self.layouts))
-        raise UsageError(f"no {self.name} below {root}: expected {expected}.")
+        return find_first(self.name, self.layouts, root)
 
     def absent(self, root: Path) -> str:
         """Why it cannot be measured on, in a line, or ""; no picture is opened."""
