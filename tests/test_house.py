@@ -41,7 +41,7 @@ reach
 weights
 evaluate pickles
 train
-recipe
+recipe/
 finished
 export validation sureness
 runs
