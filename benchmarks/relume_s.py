@@ -147,8 +147,8 @@ def kept(
 def code_digest() -> str:
     """sha256 of the code that a figure depends on."""
     package = Path(relume.__file__).parent
-    files = [package / name for name in ("restoration.py", "tiling.py", "engine.py")]
-    for folder in ("image", "priors", "lab/degrade"):
+    files = [package / name for name in ("restoration.py", "tiling.py")]
+    for folder in ("engine", "image", "priors", "lab/degrade"):
         files += sorted((package / folder).glob("*.py"))
     files += [
         package / "lab/metrics.py",

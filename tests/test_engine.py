@@ -8,9 +8,9 @@ import pytest
 import torch
 from tiny import Tiny, thumbnail, tiny_model
 
-from relume import engine as engines
 from relume.card import find, survey
 from relume.engine import Engine, OnnxEngine, OpenVinoEngine, open_engine, out_of_memory
+from relume.engine.onnx import GPU_PROVIDERS
 from relume.errors import (
     CheckError,
     GuidanceError,
@@ -138,7 +138,7 @@ def test_what_is_not_finite_is_never_returned(name, bad, tile):
     ],
 )
 def test_what_cannot_be_opened_is_said_in_words(arguments, error, words):
-    if error is MissingError and set(engines._GPU_PROVIDERS) & set(_providers()):
+    if error is MissingError and set(GPU_PROVIDERS) & set(_providers()):
         pytest.skip("this onnxruntime drives a GPU")
     with pytest.raises(error, match=words):
         open_engine(tiny_model(), **arguments)
