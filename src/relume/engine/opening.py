@@ -133,7 +133,7 @@ def _open_torch(model: ModelFile, device: str, threads: int | None, precision: P
 
 
 def _runs_on(found: ModelFile, engine: str) -> str:
-    """The engine whose runtime a file will meet; "" where `open_untried` has another word to say."""
+    """Whose runtime a file will meet, or "" where `open_untried` has another word to say."""
     kind = _kind(found, engine)
     if found.path is None or importlib.util.find_spec(_RUNTIMES[kind]) is None:
         return ""
