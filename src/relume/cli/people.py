@@ -78,7 +78,9 @@ def restore(
     from ..priors.choice import priors_of, region_places, settings_of
     from ..priors.own import OwnMasks
     from ..restoration import Masks, for_files, tile_side
+    from .memory import keep_small
 
+    keep_small()
     many = recursive or len(inputs) > 1 or inputs[0].is_dir()
     bounds = Limits.of(limits)
     decoder(bounds).start()  # it loads while the model does

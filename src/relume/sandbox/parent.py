@@ -21,6 +21,9 @@ START = 120.0
 PATIENCE = 4
 """Seconds of waiting for each second of the processor: on a busy machine they are not the same."""
 
+_PIPE = 1 << 20
+"""Bytes that a pipe holds where the system allows it: pictures go through in fewer turns."""
+
 _BEGIN = "import json, sys; told = json.loads(sys.argv[1]); sys.path[:] = told['path']; "
 _BEGIN += "from relume.sandbox.child import serve; serve(told)"
 
@@ -77,6 +80,8 @@ class Sandbox:
         # Children of many threads on few cores only wait for each other.
         plain = {"MALLOC_ARENA_MAX": "2", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         plain["HF_HUB_OFFLINE"] = "1"
+        # glibc keeps what one picture took for the next; its pages are not faulted in again.
+        plain |= {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
         self._child = subprocess.Popen(
             [sys.executable, "-I", "-c", _BEGIN, json.dumps(told)],
             stdin=subprocess.PIPE,
@@ -86,6 +91,8 @@ class Sandbox:
             pass_fds=self.files,
             start_new_session=True,  # Ctrl-C is for the parent, which knows what to do
         )
+        for stream in (self._child.stdin, self._child.stdout):
+            _widen(cast(BinaryIO, stream))
         self._ready = False
 
     def call(
@@ -191,3 +198,12 @@ class Sandbox:
         if isinstance(known, type) and issubclass(known, errors.RelumeError):
             raise known(message)
         raise StoppedError(f"cannot be read ({message})")
+
+
+def _widen(stream: BinaryIO) -> None:
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        size = getattr(fcntl, "F_SETPIPE_SZ", None)
+        if size is not None:
+            fcntl.fcntl(stream, size, _PIPE)
