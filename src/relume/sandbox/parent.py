@@ -44,6 +44,8 @@ class Sandbox:
         imports: Modules that the child loads beside the target's own, before files are shut.
         memory: Bytes that the child may take beyond what its libraries take. Held where the system
             has limits of address space (Linux); elsewhere only time is.
+        total: Bytes that it may take with its libraries; what these leave of it is less than
+            `memory` where they are large. 0 = as much as they need.
         readable: Files that the child may open, and what Python and its libraries load late; None
             for a child that opens nothing once it is warm.
         watched: The interpreter itself ends the child when something in it runs a program, opens
@@ -58,11 +60,12 @@ class Sandbox:
         warm: str = "",
         imports: Sequence[str] = (),
         memory: int,
+        total: int = 0,
         readable: Sequence[str] | None = None,
         files: Sequence[int] = (),
         watched: bool = False,
     ) -> None:
-        self.target, self.warm, self.memory = target, warm, memory
+        self.target, self.warm, self.memory, self.total = target, warm, memory, total
         self.readable = None if readable is None else list(readable)
         self.files = tuple(files)
         self.imports, self.watched = list(imports), watched
@@ -75,6 +78,7 @@ class Sandbox:
             return
         self.close()
         told = {"target": self.target, "warm": self.warm, "memory": self.memory}
+        told["total"] = self.total
         told |= {"readable": self.readable, "imports": self.imports, "watched": self.watched}
         told["path"] = sys.path
         # Children of many threads on few cores only wait for each other.
@@ -189,11 +193,15 @@ class Sandbox:
         if broken:
             return "gave more than it may"
         said = signal.Signals(-code).name if code and code < 0 else f"code {code}"
-        return f"stopped its reader ({said}), or needs more than {self.memory >> 20} MB of memory"
+        return f"stopped its reader ({said}), or needs more than {self._room} MB of memory"
+
+    @property
+    def _room(self) -> int:
+        return min(self.memory, self.total or self.memory) >> 20
 
     def _raise(self, kind: str, message: str) -> None:
         if kind == "MemoryError":
-            raise StoppedError(f"needs more than {self.memory >> 20} MB of memory")
+            raise StoppedError(f"needs more than {self._room} MB of memory")
         known = getattr(errors, kind, None)
         if isinstance(known, type) and issubclass(known, errors.RelumeError):
             raise known(message)
