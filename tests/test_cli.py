@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from relume import card, cli, doctor
-from relume.image import Picture, read, write
+from relume.image import Picture, read, reader, write
 
 GROUND = ("restore", "compare", "models", "doctor", "demo")
 LAB = ("degrade", "train", "export", "evaluate")
@@ -163,6 +163,19 @@ def test_map_and_protect_are_complements(relume, scan, tmp_path):
     assert np.array_equal(one[:, :15], 255 - before[:, :15])
     assert np.array_equal(two[:, :15], before[:, :15])
     assert np.array_equal(two[:, 15:], 255 - before[:, 15:])
+
+
+def test_no_mask_is_decoded_in_this_process(relume, scan, tmp_path, monkeypatch):
+    path = scan("a.png")
+    write(Picture(pixels=np.full((20, 30, 1), 255, np.uint8)), tmp_path / "m.png")
+
+    def here(found):
+        raise AssertionError("decoded here")
+
+    monkeypatch.setattr(reader, "_decode", here)
+    masks = ("--map", "m.png", "--protect", "m.png")
+    code, _, err = relume("restore", path, "-o", "out", "--model", "invert", *masks)
+    assert (code, err) == (0, "")
 
 
 def test_a_folder_of_masks_is_matched_by_name(relume, scan, tmp_path):

@@ -201,8 +201,7 @@ class Worker:
             )
         parts, told = list[bytes](), list[str]()
         unchanged = True
-        held = data if isinstance(data, bytes) else b"".join(data)
-        for page in frames.each(held, picture, str(source)):
+        for page in self.decoder.each(data, picture, str(source)):
             one = None if self.copy_input else self.restore(source, page)
             restored = one.picture if one else None
             unchanged = unchanged and restored is None
@@ -211,7 +210,7 @@ class Worker:
             told += [*(one.announced if one else ()), *page.notes, *lost]
         if unchanged and _same_kind(source, target, picture):
             return _Answer(None, told)
-        whole = frames.joined(parts, format, frames.timing(held, picture.format))
+        whole = frames.joined(parts, format, self.decoder.timing(data, str(source)))
         if frames.count(whole) != len(parts):
             raise CheckError(f"{source}: what was written of it does not decode to all its pages.")
         return _Answer(whole, told)

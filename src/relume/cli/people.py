@@ -84,8 +84,9 @@ def restore(
     many = recursive or len(inputs) > 1 or inputs[0].is_dir()
     bounds = Limits.of(limits)
     decoder(bounds).start()  # it loads while the model does
-    masks, side = Masks(map, protect), tile_side(tile)
-    own = OwnMasks(regions, one=not many) if regions is not None else None
+    reads = decoder(bounds).read
+    masks, side = Masks(map, protect, reads), tile_side(tile)
+    own = OwnMasks(regions, one=not many, reads=reads) if regions is not None else None
     found = find(installed(model))
     asked = priors_of(
         found.card,

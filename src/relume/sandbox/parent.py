@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, BinaryIO, cast
 
 from .. import errors
@@ -121,30 +122,59 @@ class Sandbox:
             StoppedError: The child took too long or too much, crashed, or was caught.
             RelumeError: What the target raised, of the same class and with the same words.
         """
+        with contextlib.closing(self.parts(request, buffers, seconds=seconds, most=most)) as parts:
+            for said, given in parts:
+                if "part" not in said:
+                    return said, given
+                if take is not None:
+                    take(said["part"], given)
+        raise StoppedError("gave no answer")
+
+    def parts(
+        self,
+        request: dict[str, Any],
+        buffers: Sequence[Buffer] = (),
+        *,
+        seconds: float,
+        most: int,
+    ) -> Generator[tuple[dict[str, Any], list[bytearray]]]:
+        """What a target says, as it comes: {"part": said} of each part, and the answer at last.
+
+        The child waits with the next part while the one before is worked on, which counts as none
+        of its time. Who leaves before the answer ends it.
+
+        Args, Raises:
+            As for `call`.
+        """
         self.start()
         running = cast(subprocess.Popen[bytes], self._child)
         asked, answers = cast(BinaryIO, running.stdin), cast(BinaryIO, running.stdout)
+        left, whole = PATIENCE * seconds, False
+        answer: dict[str, Any] = {}
         try:
             if not self._ready:
                 with self._watched(running, START):
                     self._ready = bool(frames.receive(answers, 0)[0].get("ready"))
-            with self._watched(running, PATIENCE * seconds):
+            with self._watched(running, left):
                 frames.send(asked, {"request": request, "seconds": seconds}, buffers)
                 answer, given = frames.receive(answers, most)
-                while take is not None and "part" in answer:
-                    take(answer["part"], given)
+            while "part" in answer:
+                yield answer, given
+                began = time.monotonic()
+                with self._watched(running, left):
                     answer, given = frames.receive(answers, most)
-        except errors.RelumeError:  # of `take`
-            self.close()
-            raise
+                left = max(0.0, left - (time.monotonic() - began))
+            whole = True
+            if "error" not in answer:
+                yield answer, given
         except (EOFError, OSError, frames.BrokenFrameError) as error:
             raise StoppedError(self._why(running, seconds, error)) from None
-        except BaseException:  # of the parent's own: what the child would answer, nobody hears
-            self.close()
+        except BaseException:  # of who asks: what the child would answer, nobody hears
+            if not whole:
+                self.close()
             raise
         if "error" in answer:
             self._raise(str(answer["error"]), str(answer.get("message", "")))
-        return answer, given
 
     def __enter__(self) -> Sandbox:
         return self
