@@ -175,7 +175,7 @@ def _joined_tiff(parts: Sequence[bytes], run: Timing) -> bytes:
     for number, part in enumerate(parts):
         base = len(out) + len(out) % 2 if number else 0
         if number:
-            out = out.ljust(base, b"\0") + part
+            out += bytes(base - len(out)) + part  # in place: it may have thousands
         page = tags.directory(part, order or "<", tags.first_offset(part, order or "<"))
         if order is None or tags.byte_order(part) != order or page is None or part[2:4] in _BIG:
             raise OutputError("The pages are too large to lie in one TIFF.")
@@ -187,7 +187,7 @@ def _joined_tiff(parts: Sequence[bytes], run: Timing) -> bytes:
         }
         start = len(out) + len(out) % 2
         packed = tags.packed(entries, subs, order, start)
-        out = out.ljust(start, b"\0") + packed
+        out += bytes(start - len(out)) + packed
         if len(out) >= 1 << 32:
             raise OutputError("The pages are too large to lie in one TIFF.")
         struct.pack_into(f"{order}I", out, last, start)
