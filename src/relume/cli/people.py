@@ -70,20 +70,21 @@ def restore(
     """Restore photographs. The same command, run again, continues."""
     if sam is not None:
         need_lab("restore --sam")
-    from .. import batch
-    from ..card import find
-    from ..engine import masks_of, open_engine
     from ..image.apart import decoder
     from ..image.limits import Limits
-    from ..priors.choice import priors_of, region_places, settings_of
-    from ..priors.own import OwnMasks
-    from ..restoration import Masks, for_files, tile_side
     from .memory import keep_small
 
     keep_small()
-    many = recursive or len(inputs) > 1 or inputs[0].is_dir()
     bounds = Limits.of(limits)
-    decoder(bounds).start()  # it loads while the model does
+    decoder(bounds).start()  # it loads while the rest does
+    from .. import batch
+    from ..card import find
+    from ..engine import masks_of, open_engine
+    from ..priors.choice import priors_of, region_places, settings_of
+    from ..priors.own import OwnMasks
+    from ..restoration import Masks, for_files, tile_side
+
+    many = recursive or len(inputs) > 1 or inputs[0].is_dir()
     reads = decoder(bounds).read
     masks, side = Masks(map, protect, reads), tile_side(tile)
     own = OwnMasks(regions, one=not many, reads=reads) if regions is not None else None
