@@ -286,3 +286,32 @@ def test_demo_shows_every_case_and_a_page(relume, tmp_path):
     assert all(row["psnr_before"] < 32 for row in document["rows"])
     assert (tmp_path / "shown/index.html").exists()
     assert relume("demo", "-o", "shown", "--model", "identity", "--quiet")[0] == 0
+
+
+FAULTS = """
+import resource, sys
+from relume.cli.memory import keep_small
+if sys.argv[1] == "kept" and not keep_small():
+    print("none")
+    sys.exit()
+import numpy as np
+def once():
+    held = [np.ones(12 << 20, np.uint8) for _ in range(3)]
+once()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    once()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
+def test_memory_of_one_picture_is_kept_for_the_next():
+    faults = {}
+    for word in ("kept", "plain"):
+        command = [sys.executable, "-c", FAULTS, word]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        if said == "none":
+            pytest.skip("this is not glibc")
+        faults[word] = int(said)
+    assert faults["kept"] < faults["plain"] / 4
