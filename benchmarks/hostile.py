@@ -7,7 +7,6 @@ import io
 import json
 import os
 import pickle
-import shutil
 import struct
 import tarfile
 import zipfile
@@ -20,7 +19,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from relume.card import CARD_KEY, MODELS, Card, header, pack, tensors_digest
+from relume.card import CARD_KEY, MODELS, SEAL, Card, header, pack, sealed, tensors_digest
 
 KINDS = ("safetensors", "pickles", "flips", "lies", "onnx")
 
@@ -79,6 +78,7 @@ def honest(path: Path, rng: np.random.Generator) -> None:
 
 def _base() -> tuple[dict[str, str], list[tuple[str, str, tuple[int, ...], Any]]]:
     metadata, tensors = header((MODELS / "relume-s.safetensors").read_bytes())
+    metadata.pop(SEAL, None)  # these files are to be refused for what is wrong with them
     return metadata, [(name, *tensor) for name, tensor in tensors.items()]
 
 
@@ -320,14 +320,14 @@ _BOXES: dict[str, Callable[[bytes], bytes]] = {
 
 
 def _flip(index: int, rng: np.random.Generator, stem: Path, bait: Bait) -> Made:
-    """Some bytes are words that nothing checks, and the numbers of a foreign pickle have no digest:
-    what such a file says stays as harmless as it was."""
+    """Of sealed files; a flip that breaks the seal's own name alone leaves the rest as it was. The
+    numbers of a foreign pickle have no digest: what such a file says stays as harmless."""
     suffix = (".onnx", ".safetensors", ".pth")[index % 3]
     path = stem.with_suffix(suffix)
     if suffix == ".pth":
         honest(path, rng)
     else:
-        shutil.copy(MODELS / f"relume-s{suffix}", path)
+        path.write_bytes(sealed((MODELS / f"relume-s{suffix}").read_bytes(), suffix))
     data = bytearray(path.read_bytes())
     head = suffix == ".safetensors" and index % 2
     for at in rng.integers(0, 4000 if head else len(data), int(rng.integers(1, 6))):

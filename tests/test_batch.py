@@ -18,8 +18,9 @@ from PIL import Image
 
 from relume.batch import Job, Journal, plan, run
 from relume.batch.forecast import forecast
+from relume.batch.working import Worker
 from relume.errors import ModelError, OutputError, PictureError, UsageError
-from relume.image import Picture, encode, placing, read, writer
+from relume.image import Picture, encode, frames, placing, read, reader, writer
 
 SETTINGS = {"model": "identity", "model_sha256": "0" * 64, "engine": "onnx", "device": "cpu"}
 SETTINGS |= {"strength": 1.0, "prior": "none"}
@@ -582,3 +583,47 @@ def test_a_dry_run_foretells_the_room_on_the_disk(scans):
     assert told.bytes == pytest.approx(taken, rel=0.05)
     assert told.pixels == 2 * 9 * 13
     assert told.seconds > 0
+
+
+# What is decoded apart, and ahead
+
+
+def test_the_next_picture_is_decoded_while_one_is_restored(tmp_path, monkeypatch):
+    for number in range(3):
+        (tmp_path / f"{number}.png").write_bytes(encode(picture(number), "png"))
+    fetched = {str(number): threading.Event() for number in range(3)}
+    fetch = Worker.fetch
+
+    def told(self, planned):
+        found = fetch(self, planned)
+        fetched[planned.source.stem].set()
+        return found
+
+    monkeypatch.setattr(Worker, "fetch", told)
+    ahead = []
+
+    def restore(path: Path, shown: Picture) -> Answer:
+        later = str(min(2, int(path.stem) + 1))
+        ahead.append(fetched[later].wait(20))
+        return identity(path, shown)
+
+    outcome = run(Job([tmp_path], tmp_path / "out", settings=SETTINGS), restore)
+    assert outcome.exit_code == 0
+    assert ahead == [True, True, True]
+    assert [Path(record["input"]).stem for record in outcome.records] == ["0", "1", "2"]
+
+
+def test_no_page_and_no_frame_of_an_input_is_decoded_in_this_process(tmp_path, monkeypatch):
+    pages = [Image.fromarray(picture(seed).pixels) for seed in range(3)]
+    for name in ("a.tif", "b.gif", "c.webp", "d.png"):
+        pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
+
+    def here(*_, **__):
+        raise AssertionError("decoded here")
+
+    # What was written is: it is ours.
+    monkeypatch.setattr(frames, "count", lambda whole: 3)
+    for module, name in ((frames, "each"), (frames, "timing"), (reader, "decode")):
+        monkeypatch.setattr(module, name, here)
+    outcome = run(Job([tmp_path], tmp_path / "out", settings=SETTINGS), identity)
+    assert [record["message"] for record in outcome.records] == [None] * 4

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from relume import card, cli, doctor
-from relume.image import Picture, read, write
+from relume.image import Picture, read, reader, write
 
 GROUND = ("restore", "compare", "models", "doctor", "demo")
 LAB = ("degrade", "train", "export", "evaluate")
@@ -165,6 +165,19 @@ def test_map_and_protect_are_complements(relume, scan, tmp_path):
     assert np.array_equal(two[:, 15:], 255 - before[:, 15:])
 
 
+def test_no_mask_is_decoded_in_this_process(relume, scan, tmp_path, monkeypatch):
+    path = scan("a.png")
+    write(Picture(pixels=np.full((20, 30, 1), 255, np.uint8)), tmp_path / "m.png")
+
+    def here(found):
+        raise AssertionError("decoded here")
+
+    monkeypatch.setattr(reader, "_decode", here)
+    masks = ("--map", "m.png", "--protect", "m.png")
+    code, _, err = relume("restore", path, "-o", "out", "--model", "invert", *masks)
+    assert (code, err) == (0, "")
+
+
 def test_a_folder_of_masks_is_matched_by_name(relume, scan, tmp_path):
     scan("scans/a.png")
     scan("scans/b.png")
@@ -273,3 +286,32 @@ def test_demo_shows_every_case_and_a_page(relume, tmp_path):
     assert all(row["psnr_before"] < 32 for row in document["rows"])
     assert (tmp_path / "shown/index.html").exists()
     assert relume("demo", "-o", "shown", "--model", "identity", "--quiet")[0] == 0
+
+
+FAULTS = """
+import resource, sys
+from relume.cli.memory import keep_small
+if sys.argv[1] == "kept" and not keep_small():
+    print("none")
+    sys.exit()
+import numpy as np
+def once():
+    held = [np.ones(12 << 20, np.uint8) for _ in range(3)]
+once()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    once()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's")
+def test_memory_of_one_picture_is_kept_for_the_next():
+    faults = {}
+    for word in ("kept", "plain"):
+        command = [sys.executable, "-c", FAULTS, word]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        if said == "none":
+            pytest.skip("this is not glibc")
+        faults[word] = int(said)
+    assert faults["kept"] < faults["plain"] / 4

@@ -171,10 +171,12 @@ def test_a_missing_torch_names_the_command(monkeypatch):
 def test_a_graph_that_no_runtime_opens_is_refused(tmp_path, monkeypatch):
     import onnx
 
+    from relume.card import sealed
+
     graph = onnx.load_model(tiny_model())
     graph.graph.output[0].name = "nobody"
     path = tmp_path / "m.onnx"
-    path.write_bytes(graph.SerializeToString())
+    path.write_bytes(sealed(graph.SerializeToString(), ".onnx"))
     with pytest.raises(ModelError, match="cannot be opened") as caught:
         OnnxEngine(survey(path))
     assert "\n" not in str(caught.value)

@@ -10,6 +10,7 @@ from PIL import Image, ImageSequence
 
 from relume.errors import PictureError
 from relume.image import Picture, decode, encode, frames, tags
+from relume.image.apart import decoder
 
 RNG = np.random.default_rng(0)
 
@@ -131,3 +132,78 @@ def test_too_many_pixels_together_are_refused_before_any_is_read():
     first = replace(Picture(np.zeros((1000, 1000, 1), np.uint8), format="gif"), frames=3000)
     with pytest.raises(PictureError, match="million together"):
         next(frames.each(b"", first))
+
+
+# Apart
+
+
+def kinds() -> dict[str, bytes]:
+    pages = patches()
+    return {
+        "tiff": saved(pages, "TIFF", compression="tiff_lzw"),
+        "gif": saved(pages, "GIF", duration=[100, 70, 250, 40], loop=5),
+        "webp": saved(pages, "WEBP", lossless=True, duration=[100, 70, 250, 40]),
+        "png": saved(pages, "PNG", default_image=True, duration=[100, 70, 250], loop=3),
+    }
+
+
+@pytest.mark.parametrize("format", ["tiff", "gif", "webp", "png"])
+def test_a_child_gives_the_same_frames_and_timing(format):
+    data, apart = kinds()[format], decoder()
+    first = decode(data)
+    here, there = list(frames.each(data, first)), list(apart.each(data, first))
+    assert len(here) == len(there) == 4
+    for a, b in zip(here, there, strict=True):
+        assert np.array_equal(a.pixels, b.pixels)
+        assert (a.alpha is None) == (b.alpha is None)
+        assert (a.icc, a.dpi, a.exif, a.notes) == (b.icc, b.dpi, b.exif, b.notes)
+    assert apart.timing(data) == frames.timing(data, format)
+
+
+def test_who_leaves_before_the_last_frame_ends_the_child_and_the_next_file_gets_another():
+    data, apart = kinds()["tiff"], decoder()
+    pages = apart.each(data, decode(data))
+    next(pages)
+    pages.close()
+    assert apart.decode(data).frames == 4
+
+
+def test_a_broken_page_is_refused_with_its_number():
+    data = bytearray(kinds()["tiff"])
+    page = tags.directories(data)[2]
+    start = page.entries[273].numbers("<")[0]
+    size = page.entries[279].numbers("<")[0]
+    data[start : start + size] = b"\xff" * size
+    for each in (frames.each, decoder().each):
+        with pytest.raises(PictureError, match=r"a\.tif, page 3: it cannot be decoded"):
+            list(each(bytes(data), decode(bytes(data)), "a.tif"))
+
+
+# Many pages
+
+
+def test_a_page_is_cut_out_where_it_points_at_nothing_else_and_is_the_same():
+    data = saved(
+        [Image.fromarray(RNG.integers(0, 256, (9, 8, 3), np.uint8)) for _ in range(60)], "TIFF"
+    )
+    at = tags.first_offset(data, "<")
+    for page in tags.directories(data):
+        alone = frames._cut_out(data, page, "<", at)
+        assert alone is not None and len(alone) < len(data) / 20
+        whole = frames._led_to(data, page, "<", at)
+        assert np.array_equal(decode(alone).pixels, decode(whole).pixels)
+        at = page.next
+
+
+def test_a_page_that_is_odd_is_left_in_its_file():
+    data = bytearray(kinds()["tiff"])
+    at, page = tags.first_offset(data, "<"), tags.directories(data)[0]
+    assert frames._cut_out(bytes(data), page, "<", at)
+    far = replace(page.entries[273], raw=(1 << 31).to_bytes(4, "little"))
+    for odd in (
+        {**page.entries, 273: far},
+        {**page.entries, tags.EXIF_IFD: page.entries[256]},
+        {tag: entry for tag, entry in page.entries.items() if tag != 256},
+        dict(reversed(page.entries.items())),
+    ):
+        assert frames._cut_out(bytes(data), replace(page, entries=odd), "<", at) is None

@@ -93,6 +93,16 @@ def test_who_spins_is_ended_by_the_kernel(box):
 
 
 @linux
+def test_a_total_counts_what_the_libraries_take():
+    with Sandbox("test_sandbox:tries", memory=1 << 30, total=200 << 20) as box:
+        assert box.call({"what": "swell", "bytes": 50 << 20}, seconds=5, most=0)[0]["got"]
+        with pytest.raises(StoppedError, match="200 MB of memory"):
+            box.call({"what": "swell", "bytes": 198 << 20}, seconds=5, most=0)
+    with Sandbox("test_sandbox:tries", memory=1 << 30) as box:
+        assert box.call({"what": "swell", "bytes": 198 << 20}, seconds=5, most=0)[0]["got"]
+
+
+@linux
 def test_memory_has_an_end(box):
     assert ask(box, "swell", bytes=100 << 20)[0] == {"got": 100 << 20}
     with pytest.raises(StoppedError, match="needs more than 256 MB"):

@@ -17,7 +17,7 @@ from .image import place
 from .sandbox import Sandbox, StoppedError
 
 SECONDS = 8.0
-MEMORY = 512 << 20  # bytes, beside six times the file
+MEMORY, TOTAL = 512 << 20, 928 << 20  # bytes, beside six times the file; with torch itself
 
 
 def convert(source: Path, target: Path) -> list[str]:
@@ -42,6 +42,7 @@ def convert(source: Path, target: Path) -> list[str]:
             "relume.lab.pickles:answer",
             warm="relume.lab.pickles:warm",
             memory=MEMORY + 6 * len(data),
+            total=TOTAL + 6 * len(data),
             readable=[],
             watched=True,
         ) as child:

@@ -169,6 +169,7 @@ class Masks:
     Args:
         restore: White = restore. None = everything.
         protect: White = leave alone. None = nothing.
+        reads: What decodes them: in this process, or apart.
 
     Raises:
         UsageError: A path where there is nothing.
@@ -176,6 +177,7 @@ class Masks:
 
     restore: Path | None = None
     protect: Path | None = None
+    reads: Callable[[Path], Picture] = read
 
     def __post_init__(self) -> None:
         for flag, path in (("--map", self.restore), ("--protect", self.protect)):
@@ -197,9 +199,9 @@ class Masks:
         """
         weight = None
         if self.restore is not None:
-            weight = _weight_of(source, self.restore, "--map", shape)
+            weight = _weight_of(source, self.restore, "--map", shape, self.reads)
         if self.protect is not None:
-            kept = 1 - _weight_of(source, self.protect, "--protect", shape)
+            kept = 1 - _weight_of(source, self.protect, "--protect", shape, self.reads)
             weight = kept if weight is None else weight * kept
         return weight
 
@@ -449,24 +451,30 @@ def as_regions(
     return regions, []
 
 
-def _weight_of(source: Path, masks: Path, flag: str, shape: tuple[int, ...]) -> np.ndarray:
+def _weight_of(
+    source: Path,
+    masks: Path,
+    flag: str,
+    shape: tuple[int, ...],
+    reads: Callable[[Path], Picture],
+) -> np.ndarray:
     """The mask itself, or what a folder of masks holds for an input, (H, W) in [0, 1].
 
     That is a mask with the input's name, and of several the one that has the most of its path in
     its own; or what `diagnose --maps` wrote, where only the overlay says that nothing was found.
     """
     if not masks.is_dir():
-        return as_map(masks, shape)
+        return as_map(reads(masks), shape)
     for depth in range(len(source.parts)):
         wanted = Path(*source.parts[depth:])
         folder = masks / wanted.parent if not wanted.is_absolute() else None
         if folder is None or not folder.is_dir():
             continue
         if (folder / wanted.name).is_file():
-            return as_map(folder / wanted.name, shape)
+            return as_map(reads(folder / wanted.name), shape)
         alike = sorted(p for p in folder.iterdir() if p.stem == wanted.stem and is_image(p))
         if alike:
-            return as_map(alike[0], shape)
+            return as_map(reads(alike[0]), shape)
         for name in (wanted.name, wanted.stem):
             found = {kind: folder / f"{name}.{kind}.png" for kind in KINDS}
             found = {kind: path for kind, path in found.items() if path.is_file()}
@@ -475,7 +483,7 @@ def _weight_of(source: Path, masks: Path, flag: str, shape: tuple[int, ...]) -> 
             if found or ((folder / f"{name}{OVERLAY}").is_file() and not segmented):
                 weight = np.zeros(shape[:2], np.float32)
                 for kind, path in found.items():
-                    np.maximum(weight, to_act(as_map(path, shape), kind), out=weight)
+                    np.maximum(weight, to_act(as_map(reads(path), shape), kind), out=weight)
                 return weight
     raise PictureError(
         f"{source}: {masks} holds no mask called {source.name}; add it, or drop {flag}."

@@ -12,6 +12,7 @@ from . import __version__
 from .errors import PictureError, UsageError
 from .guidance import Guide
 from .image import Picture, encode
+from .image.apart import decoder
 from .priors import PRIORS
 from .priors.own import OwnMasks
 from .priors.sam import TOGETHER, SamPrior
@@ -56,7 +57,7 @@ def looking(
     if masks is not None:
         if prior != "regions":
             raise UsageError("--masks takes the place of --prior; give one of them.")
-        own = OwnMasks(masks, one=one)
+        own = OwnMasks(masks, one=one, reads=decoder().read)
         return lambda source, rgb: own.of(source, *rgb.shape[2:]), own.identity
     if prior not in KINDS:
         raise UsageError(f"no regions called {prior!r}; there is {', '.join(KINDS)}.")

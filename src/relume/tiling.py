@@ -162,6 +162,9 @@ class Plan:
         columns = _shares(self.lefts, self.tile[1], self.overlap, self.width, s)
         # Rows that no later tile answers for.
         ends = [*[y0 for y0, wy in rows if len(wy)][1:], self.height * s]
+        # Where no tiles share a pixel each is put down; else what they say is added up.
+        apart = all((weights == 1).all() for _, weights in (*rows, *columns))
+        blank = np.empty if apart else np.zeros
         begin, channels = 0, 0
         under_way = np.zeros((1, 0, 0, self.width * s), np.float32)
         for i, top in enumerate(self.tops):
@@ -182,10 +185,16 @@ class Plan:
                 elif len(wy):
                     more = y0 + len(wy) - begin - under_way.shape[2]
                     if more > 0:
-                        shape = (1, channels, more, self.width * s)
-                        under_way = np.concatenate([under_way, np.zeros(shape, np.float32)], axis=2)
+                        added = blank((1, channels, more, self.width * s), np.float32)
+                        if under_way.shape[2]:
+                            added = np.concatenate([under_way, added], axis=2)
+                        under_way = added
                     at = y0 - begin
-                    under_way[..., at : at + len(wy), x0 : x0 + len(wx)] += _faded(part, wy, wx)
+                    place = under_way[..., at : at + len(wy), x0 : x0 + len(wx)]
+                    if apart:
+                        place[...] = part
+                    else:
+                        place += _faded(part, wy, wx)
                 if progress:
                     progress(i * len(self.lefts) + j + 1, len(self))
             if len(wy):

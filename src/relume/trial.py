@@ -22,6 +22,8 @@ from .sandbox import Sandbox, StoppedError
 SECONDS = 6.0
 # Bytes, beside six times the file: tensors in float32, and as a runtime packs them.
 MEMORY = 640 << 20
+# The same with the runtime's libraries: torch takes 520 MB, 720 with a guest's and more as it runs.
+TOTAL = 928 << 20
 
 
 def tried(model: ModelFile, engine: str) -> None:
@@ -44,10 +46,12 @@ def tried(model: ModelFile, engine: str) -> None:
     module = "relume.lab.engine" if engine == "torch" else "relume.engine"
     request = {"path": str(model.path.absolute()), "sha256": model.sha256, "engine": engine}
     readable = [str(file.absolute()) for file in files]
-    memory = MEMORY + 6 * sum(file.stat().st_size for file in files)
+    room = 6 * sum(file.stat().st_size for file in files)
     target = f"{module}:first_run"
     imports = _imports(files) if engine == "torch" else []
-    with Sandbox(target, imports=imports, memory=memory, readable=readable) as child:
+    with Sandbox(
+        target, imports=imports, memory=MEMORY + room, total=TOTAL + room, readable=readable
+    ) as child:
         try:
             child.call(request, seconds=SECONDS, most=0)
         except StoppedError as error:

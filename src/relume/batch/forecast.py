@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..errors import RelumeError
 from ..image import reader, writer
+from ..image.apart import decoder
 from .job import Record
 
 SAMPLES = 8  # pictures, evenly over the job, that are decoded and encoded once
@@ -46,7 +47,7 @@ def forecast(records: Sequence[Record], out: Path, scale: int = 1) -> Forecast:
         began = time.perf_counter()
         try:
             data = reader.read_bytes(record["input"])
-            picture = reader.decode(data)
+            picture = decoder().decode(data)
             picture = picture.with_rgb(picture.rgb())
             format = writer.FORMATS[writer.suffix_for(picture.format, Path(record["input"]).suffix)]
             encoded = writer.encode(picture, format)

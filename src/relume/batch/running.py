@@ -1,12 +1,13 @@
-"""A job, run: the pictures in order, several at once where asked, a report as it goes."""
+"""A job, run: the pictures in order, the next one decoded meanwhile, a report as it goes."""
 
 from __future__ import annotations
 
 import contextlib
 import json
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from .delivery import Delivery, make
 from .job import Job, Outcome, Record, Restored
 from .journal import Journal, swept
 from .planning import Planned, is_file_out, plan
-from .working import Begun, Worker
+from .working import Begun, Fetched, Worker
 
 
 def run(
@@ -71,13 +72,40 @@ def run(
 
 def _in_order(worker: Worker, planned: Sequence[Planned], jobs: int) -> Iterator[Record]:
     if jobs <= 1:
-        yield from _arrived(worker, map(worker.begin, planned))
+        yield from _arrived(worker, map(worker.begin, _ahead(worker.fetch, planned)))
         return
     pool = ThreadPoolExecutor(jobs, "relume-job")
     try:
-        yield from _arrived(worker, pool.map(worker.begin, planned))
+        begun = pool.map(lambda one: worker.begin(worker.fetch(one)), planned)
+        yield from _arrived(worker, begun)
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _ahead(fetch: Callable[[Planned], Fetched], planned: Sequence[Planned]) -> Iterator[Fetched]:
+    """Each input fetched while the one before it is restored. A large picture lies in a file, so
+    that one more costs little memory."""
+    under_way = deque[Future[Fetched]]()
+    for one in planned:
+        under_way.append(_beside(fetch, one))
+        if len(under_way) > 1:
+            yield under_way.popleft().result()
+    while under_way:
+        yield under_way.popleft().result()
+
+
+def _beside(fetch: Callable[[Planned], Fetched], one: Planned) -> Future[Fetched]:
+    """In a thread that does not hold a stopped run up: it may wait for a decoder."""
+    future = Future[Fetched]()
+
+    def work() -> None:
+        try:
+            future.set_result(fetch(one))
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=work, name="relume-fetch", daemon=True).start()
+    return future
 
 
 def _arrived(worker: Worker, begun: Iterable[Begun]) -> Iterator[Record]:

@@ -1,4 +1,4 @@
-"""The work on one input: read, known as finished or restored, sent on its way."""
+"""The work on one input: read and known as finished, or decoded; restored; sent on its way."""
 
 from __future__ import annotations
 
@@ -38,8 +38,30 @@ class Begun:
         return self.arrival is None or self.arrival.done()
 
 
+@dataclass(eq=False)
+class Fetched:
+    """An input that was read, and decoded where it is due.
+
+    Attributes:
+        record: Of the report, as far as it is known.
+        data: Its bytes; None where nothing is left to do.
+        error: What went wrong; it is told when its turn comes.
+        seconds: That this took.
+    """
+
+    planned: Planned
+    record: Record
+    key: str = ""
+    data: Data | None = None
+    picture: Picture | None = None
+    replace: bool = False
+    error: Exception | None = None
+    seconds: float = 0.0
+
+
 class Worker:
-    """Turns a planned input into a record, in two steps: `begin` in any thread, then `finish`."""
+    """Turns a planned input into a record, in three steps: `fetch` and `begin` in any thread, the
+    first while another input is at the second; then `finish`."""
 
     def __init__(
         self,
@@ -55,29 +77,43 @@ class Worker:
         self.unwritable = False  # some output could not be written: exit code 3
         self.full = False  # and none can be any more
 
-    def begin(self, planned: Planned) -> Begun:
-        """Restore, and send the result on its way."""
+    def fetch(self, planned: Planned) -> Fetched:
+        """Read an input, and decode it where it was not done before. Raises nothing."""
         started = time.perf_counter()
-        record, arrival = _record(planned, self.job.settings), None
+        fetched = Fetched(planned, _record(planned, self.job.settings))
         try:
             if planned.skipped:
-                record |= {"status": "skipped", "message": planned.skipped}
+                fetched.record |= {"status": "skipped", "message": planned.skipped}
             elif planned.refusal or planned.target is None:
                 raise PictureError(f"{planned.source}: {planned.refusal}.")
-            elif self.full:
-                raise OutputError(f"{planned.source}: not tried, nothing can be written any more.")
             else:
-                arrival = self._restore(planned.source, planned.target, record, started)
+                self._check_full(planned.source)
+                self._fetch(fetched, planned.source, planned.target)
+        except Exception as error:
+            fetched.error, fetched.data = error, None
+        fetched.seconds = time.perf_counter() - started
+        return fetched
+
+    def begin(self, fetched: Fetched) -> Begun:
+        """Restore, and send the result on its way."""
+        started = time.perf_counter() - fetched.seconds
+        source, record, arrival = fetched.planned.source, fetched.record, None
+        try:
+            if fetched.error is not None:
+                raise fetched.error
+            if fetched.data is not None:
+                self._check_full(source)
+                arrival = self._restore(fetched, fetched.data, started)
         except RelumeError as error:
-            self._refused(record, error, planned.source)
+            self._refused(record, error, source)
         except MemoryError:
-            _refuse(record, "there was not enough memory; try a smaller --tile.", planned.source)
+            _refuse(record, "there was not enough memory; try a smaller --tile.", source)
         except Exception as error:  # a bug of ours, and the other pictures' turn
-            log.debug("unexpected error at %s", planned.source, exc_info=True)
+            log.debug("unexpected error at %s", source, exc_info=True)
             words = f"unexpected {type(error).__name__}: {error} (--debug shows more)."
-            _refuse(record, words, planned.source)
+            _refuse(record, words, source)
         record["seconds"] = record["seconds"] or round(time.perf_counter() - started, 3)
-        return Begun(planned.source, record, arrival)
+        return Begun(source, record, arrival)
 
     def finish(self, begun: Begun) -> Record:
         """The record, once the result has arrived."""
@@ -98,27 +134,36 @@ class Worker:
             self.full = self.full or final(error)
         _refuse(record, str(error), source)
 
-    def _restore(
-        self, source: Path, target: Path, record: Record, started: float
-    ) -> Future[None] | None:
-        data = reader.contents(source)
-        key = self.journal.key(data)
-        done = self.journal.finished(key, target)
+    def _check_full(self, source: Path) -> None:
+        if self.full:
+            raise OutputError(f"{source}: not tried, nothing can be written any more.")
+
+    def _fetch(self, fetched: Fetched, source: Path, target: Path) -> None:
+        record, data = fetched.record, reader.contents(source)
+        fetched.key = self.journal.key(data)
+        done = self.journal.finished(fetched.key, target)
         if done is not None:
             record |= {"status": "skipped", "message": "already done", "output": str(target)}
             record |= {"announced": done.get("announced", []), "pixels": done.get("pixels")}
             if self.job.sidecar and not self.job.dry_run and not os.path.lexists(sidecar(target)):
                 told = {**record, "status": "restored", "message": None}
-                self.delivery.write_sidecar(target, key, told)
-            return None
+                self.delivery.write_sidecar(target, fetched.key, told)
+            return
         self._check_free(target)
-        replace = os.path.lexists(target)
+        fetched.replace = os.path.lexists(target)
         if self.job.dry_run:
             height, width = self.decoder.shape_of(data, str(source))
             words = f"dry run: would be written to {target}"
             record |= {"status": "skipped", "message": words, "pixels": height * width}
+            return
+        fetched.picture = self.decoder.decode(data, str(source), self.delivery.home)
+        fetched.data = data
+
+    def _restore(self, fetched: Fetched, data: Data, started: float) -> Future[None] | None:
+        planned, record, picture = fetched.planned, fetched.record, fetched.picture
+        source, target = planned.source, planned.target
+        if picture is None or target is None:
             return None
-        picture = self.decoder.decode(data, str(source), self.delivery.home)
         record["pixels"] = picture.height * picture.width
         announced = [*record["announced"], *picture.notes]
         content: Data | Picture = data
@@ -133,7 +178,7 @@ class Worker:
         record |= {"status": "restored", "output": str(target)}
         record["announced"] = list(dict.fromkeys(one_line(words) for words in announced))
         record["seconds"] = round(time.perf_counter() - started, 3)
-        result = Result(content, target, key, record, replace, self.job.sidecar)
+        result = Result(content, target, fetched.key, record, fetched.replace, self.job.sidecar)
         return self.delivery.send(result)
 
     def _asked(self, source: Path, target: Path, picture: Picture, data: Data) -> _Answer:
@@ -156,8 +201,7 @@ class Worker:
             )
         parts, told = list[bytes](), list[str]()
         unchanged = True
-        held = data if isinstance(data, bytes) else b"".join(data)
-        for page in frames.each(held, picture, str(source)):
+        for page in self.decoder.each(data, picture, str(source)):
             one = None if self.copy_input else self.restore(source, page)
             restored = one.picture if one else None
             unchanged = unchanged and restored is None
@@ -166,7 +210,7 @@ class Worker:
             told += [*(one.announced if one else ()), *page.notes, *lost]
         if unchanged and _same_kind(source, target, picture):
             return _Answer(None, told)
-        whole = frames.joined(parts, format, frames.timing(held, picture.format))
+        whole = frames.joined(parts, format, self.decoder.timing(data, str(source)))
         if frames.count(whole) != len(parts):
             raise CheckError(f"{source}: what was written of it does not decode to all its pages.")
         return _Answer(whole, told)

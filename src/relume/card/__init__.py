@@ -17,6 +17,7 @@ from .files import (
     survey_masks,
     survey_preparer,
 )
+from .seal import SEAL, sealed
 from .tensors import ITEM, header, pack, tensors_digest
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "MASKS",
     "MODELS",
     "QUALITY",
+    "SEAL",
     "Card",
     "ModelFile",
     "Reads",
@@ -38,6 +40,7 @@ __all__ = [
     "is_shipped",
     "names",
     "pack",
+    "sealed",
     "shipped",
     "survey",
     "survey_first",

@@ -14,6 +14,7 @@ from pathlib import Path
 from ..errors import MissingError, ModelError, UsageError, nearest
 from .card import BESIDE, Card
 from .graph import survey_graph
+from .seal import check_seal
 from .tensors import survey_tensors
 
 DEFAULT = "relume-s"
@@ -109,7 +110,8 @@ def survey(path: Path) -> ModelFile:
 
     Refused in ONNX: operators outside `OPERATORS` or of a foreign domain (in subgraphs too),
     functions, training steps, sparse tensors, tensors in other files or of sizes they do not have,
-    graph inputs that the card does not name. In both formats: tensors of another digest.
+    graph inputs that the card does not name. In both formats: tensors of another digest, and
+    bytes that changed since the file was sealed.
 
     Raises:
         ModelError: It is not a model file, or one that we refuse; one line that says why.
@@ -122,6 +124,7 @@ def survey(path: Path) -> ModelFile:
             card = survey_graph(data)
         else:
             raise ModelError("a model file ends in .onnx or .safetensors; nothing else is opened")
+        check_seal(data)
     except ModelError as error:
         raise ModelError(f"{path} was refused: {error}.") from None
     except _UNREADABLE as error:

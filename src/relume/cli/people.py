@@ -70,20 +70,24 @@ def restore(
     """Restore photographs. The same command, run again, continues."""
     if sam is not None:
         need_lab("restore --sam")
+    from ..image.apart import decoder
+    from ..image.limits import Limits
+    from .memory import keep_small
+
+    keep_small()
+    bounds = Limits.of(limits)
+    decoder(bounds).start()  # it loads while the rest does
     from .. import batch
     from ..card import find
     from ..engine import masks_of, open_engine
-    from ..image.apart import decoder
-    from ..image.limits import Limits
     from ..priors.choice import priors_of, region_places, settings_of
     from ..priors.own import OwnMasks
     from ..restoration import Masks, for_files, tile_side
 
     many = recursive or len(inputs) > 1 or inputs[0].is_dir()
-    bounds = Limits.of(limits)
-    decoder(bounds).start()  # it loads while the model does
-    masks, side = Masks(map, protect), tile_side(tile)
-    own = OwnMasks(regions, one=not many) if regions is not None else None
+    reads = decoder(bounds).read
+    masks, side = Masks(map, protect, reads), tile_side(tile)
+    own = OwnMasks(regions, one=not many, reads=reads) if regions is not None else None
     found = find(installed(model))
     asked = priors_of(
         found.card,

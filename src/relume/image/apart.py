@@ -7,10 +7,12 @@ large to be held is given as it is, open; a picture too large to be held comes i
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import math
+import struct
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,8 +21,9 @@ import numpy as np
 
 from ..errors import PictureError
 from ..sandbox import Sandbox, StoppedError
-from . import reader, scratch
-from .containers import Survey
+from . import frames, reader, scratch
+from .containers import Survey, sniff
+from .libvips import pyvips
 from .limits import LIMITS, Limits
 from .picture import Picture
 from .pieces import Data, Pieces, mapped
@@ -75,6 +78,31 @@ class Decoder:
 
         return self._asked("decode", data, name, made, strips.take, scratch.LARGE)
 
+    def each(self, data: Data, first: Picture, name: str = "the picture") -> Iterator[Picture]:
+        """As `frames.each`, apart: the child decodes a picture of the file when it is asked for.
+
+        Raises:
+            PictureError: As `frames.each`; or its decoder was stopped. The limits of time and
+                memory are of all pictures together.
+        """
+        frames.check_together(first, name, self.limits)
+        yield from self._parts("each", data, name, _unpacked)
+
+    def timing(self, data: Data, name: str = "the picture") -> frames.Timing:
+        """As `frames.timing`, apart.
+
+        Raises:
+            PictureError: As `decode`.
+        """
+
+        def made(said: dict[str, Any], _: list[bytearray]) -> frames.Timing:
+            delays = tuple((int(above), int(below)) for above, below in said["delays"])
+            if any(above < 0 or below < 1 for above, below in delays):
+                raise ValueError("delays")
+            return frames.Timing(delays, int(said["plays"]), bool(said["still"]))
+
+        return self._asked("timing", data, name, made)
+
     def shape_of(self, data: Data, name: str = "the picture") -> tuple[int, int]:
         """(height, width) as shown, by the header alone.
 
@@ -107,18 +135,44 @@ class Decoder:
         take: Callable[[dict[str, Any], list[bytearray]], None] | None = None,
         large: int = 0,
     ) -> _T:
-        limits = self.limits
-        request = {"what": what, "name": name, "limits": asdict(limits), "large": large}
+        with self._child(what, data, name, large) as (child, request, buffers):
+            said, given = child.call(
+                request, buffers, seconds=self.limits.seconds, most=self._most, take=take
+            )
+            return made(said, given)
+
+    def _parts(
+        self,
+        what: str,
+        data: Data,
+        name: str,
+        made: Callable[[dict[str, Any], list[bytearray]], _T],
+    ) -> Iterator[_T]:
+        with self._child(what, data, name) as (child, request, buffers):
+            parts = child.parts(request, buffers, seconds=self.limits.seconds, most=self._most)
+            with contextlib.closing(parts):
+                for said, given in parts:
+                    if "part" in said:
+                        yield made(said["part"], given)
+
+    @property
+    def _most(self) -> int:
+        """Samples of at most four channels in float32, then what a file says besides."""
+        return 16 * self.limits.input + _WORDS
+
+    @contextlib.contextmanager
+    def _child(
+        self, what: str, data: Data, name: str, large: int = 0
+    ) -> Iterator[tuple[Sandbox, dict[str, Any], list[bytes]]]:
+        """A child, and what it is to be asked; what goes wrong becomes a PictureError."""
+        request = {"what": what, "name": name, "limits": asdict(self.limits), "large": large}
         if isinstance(data, bytes):
             child, buffers = self._free(), [data]
         else:
             child, buffers = self._free(file=data), []
             request["file"] = data.fileno()
-        # Samples of at most four channels in float32, then what a file says besides.
-        most = 16 * limits.input + _WORDS
         try:
-            said, given = child.call(request, buffers, seconds=limits.seconds, most=most, take=take)
-            return made(said, given)
+            yield child, request, buffers
         except StoppedError as error:
             raise PictureError(f"{name}: it {error}.") from None
         except (KeyError, TypeError, ValueError) as error:
@@ -196,6 +250,10 @@ def answer(
     if request["what"] == "shape":
         height, width = reader.shape_in(data, name, limits)
         return {"height": height, "width": width}, []
+    if request["what"] in ("each", "timing"):
+        held = bytes(data)
+        del data
+        return _frames(held, name, limits) if request["what"] == "each" else _timed(held, name)
     found = reader.surveyed(data, name, limits)
     del data
     if request["large"] and reader.comes_in_strips(found, request["large"]):
@@ -212,6 +270,19 @@ def _streamed(found: Survey, name: str) -> Generator[_Answer, None, _Answer]:
             return _packed(end.value)
         said = {"top": strip.top, "shape": strip.shape, "kind": strip.samples.dtype.name}
         yield said, [strip.samples.data]
+
+
+def _frames(data: bytes, name: str, limits: Limits) -> Generator[_Answer, None, _Answer]:
+    for picture in frames.each(data, reader.decode(data, name, limits), name, limits):
+        yield _packed(picture)
+    return {}, []
+
+
+def _timed(data: bytes, name: str) -> _Answer:
+    try:
+        return asdict(frames.timing(data, sniff(data[:64]) or "")), []
+    except (pyvips.Error, struct.error, IndexError, KeyError):
+        raise PictureError(f"{name}: how its frames follow cannot be read.") from None
 
 
 def warm() -> None:

@@ -19,7 +19,7 @@ import numpy as np
 from ..errors import OutputError, PictureError
 from . import reader, tags
 from .libvips import pyvips, reason, turns
-from .limits import LIMITS
+from .limits import LIMITS, Limits
 from .picture import Picture
 
 JOINED = {"tiff": "tiff", "gif": "png", "png": "png", "webp": "webp"}
@@ -56,29 +56,36 @@ def timing(data: bytes, format: str) -> Timing:
     )
 
 
-def each(data: bytes, first: Picture, name: str = "the picture") -> Iterator[Picture]:
-    """Every picture of a file in order.
+def each(
+    data: bytes, first: Picture, name: str = "the picture", limits: Limits = LIMITS
+) -> Iterator[Picture]:
+    """Every picture of a file in order, in this process; `apart` does it in another.
 
     Args:
         data: Its bytes.
         first: What `decode` gave of them: metadata of an animation are its.
         name: What messages call it.
+        limits: Of the pixels of all of them together.
 
     Raises:
         PictureError: One of them cannot be decoded, or they are too many pixels together.
     """
-    most = LIMITS.input
-    if first.frames * first.width * first.height > most:
-        raise PictureError(
-            f"{name}: its {first.frames} pictures of {first.width} x {first.height} pixels are "
-            f"more than {most // 1_000_000} million together; split it first."
-        )
+    check_together(first, name, limits)
     if first.format == "tiff":
-        yield from _pages(data, name)
+        yield from _pages(data, name, limits)
     elif first.format == "png":
-        yield from _Apng(data).shown(first, name)
+        yield from _Apng(data).shown(first, name, limits)
     else:
         yield from _frames(data, first, name)
+
+
+def check_together(first: Picture, name: str, limits: Limits) -> None:
+    """Raise PictureError where the pictures of a file are too many pixels together."""
+    if first.frames * first.width * first.height > limits.input:
+        raise PictureError(
+            f"{name}: its {first.frames} pictures of {first.width} x {first.height} pixels are "
+            f"more than {limits.input // 1_000_000} million together; split it first."
+        )
 
 
 def count(data: bytes) -> int:
@@ -107,25 +114,57 @@ def joined(parts: Sequence[bytes], format: str, run: Timing) -> bytes:
 # TIFF
 
 
-def _pages(data: bytes, name: str) -> Iterator[Picture]:
-    """Each page is read as the only one of a file: the header leads to it, and it leads nowhere."""
+def _pages(data: bytes, name: str, limits: Limits) -> Iterator[Picture]:
+    """Each page is read as the only one of a file."""
     order = tags.byte_order(data) or "<"
-    big = data[2:3] in (b"+",) or data[3:4] in (b"+",)
-    at, letter = (8, "Q") if big else (4, "I")
-    alone, total = bytearray(data), 0
-    offset = tags.first_offset(data, order)
+    offset, total = tags.first_offset(data, order), 0
     for number, page in enumerate(tags.directories(data), 1):
-        struct.pack_into(f"{order}{letter}", alone, at, offset)
-        if page.next_at:
-            struct.pack_into(f"{order}{letter}", alone, page.next_at, 0)
-        offset = page.next
+        at, offset = offset, page.next
         if page.number(254, order) & 1:
             continue  # a small copy of another page
-        picture = reader.decode(bytes(alone), f"{name}, page {number}")
+        alone = _cut_out(data, page, order, at) or _led_to(data, page, order, at)
+        picture = reader.decode(alone, f"{name}, page {number}", limits)
         total += picture.width * picture.height
-        if total > LIMITS.input:
+        if total > limits.input:
             raise PictureError(f"{name}: its pages are too many pixels together; split it first.")
         yield picture
+
+
+def _led_to(data: bytes, page: tags.Directory, order: str, at: int) -> bytes:
+    """The whole file, whose header leads to the page at an offset, and which leads nowhere."""
+    alone = bytearray(data)
+    where, letter = (8, "Q") if tags.is_big(data) else (4, "I")
+    struct.pack_into(f"{order}{letter}", alone, where, at)
+    if page.next_at:
+        struct.pack_into(f"{order}{letter}", alone, page.next_at, 0)
+    return bytes(alone)
+
+
+def _cut_out(data: bytes, page: tags.Directory, order: str, at: int) -> bytes | None:
+    """A file of the page alone, so that thousands of pages take no longer than they are large; None
+    where the page points at more than its samples, or anything about it is odd."""
+    where, lengths = ((273, 279), (324, 325))[324 in page.entries]
+    if (
+        tags.is_big(data)
+        or not {where, lengths} <= set(page.entries)
+        or _POINTS & set(page.entries)
+    ):
+        return None
+    count = struct.unpack_from(f"{order}H", data, at)[0]
+    if len(page.entries) != count or list(page.entries) != sorted(page.entries):
+        return None  # whoever decodes shall see it
+    offsets, sizes = (page.entries[tag].numbers(order) for tag in (where, lengths))
+    inside = all(begin + size <= len(data) for begin, size in zip(offsets, sizes, strict=False))
+    if not inside or len(offsets) != len(sizes) or not 0 < sum(sizes) <= len(data):
+        return None
+    out, moved = bytearray(data[:8]), list[int]()
+    for begin, size in zip(offsets, sizes, strict=True):
+        moved.append(len(out))
+        out += data[begin : begin + size]
+    out += bytes(len(out) % 2)
+    struct.pack_into(f"{order}I", out, 4, len(out))
+    stored = tags.Entry(4, len(moved), struct.pack(f"{order}{len(moved)}I", *moved), 0)
+    return bytes(out) + tags.packed({**page.entries, where: stored}, {}, order, len(out))
 
 
 def _joined_tiff(parts: Sequence[bytes], run: Timing) -> bytes:
@@ -136,7 +175,7 @@ def _joined_tiff(parts: Sequence[bytes], run: Timing) -> bytes:
     for number, part in enumerate(parts):
         base = len(out) + len(out) % 2 if number else 0
         if number:
-            out = out.ljust(base, b"\0") + part
+            out += bytes(base - len(out)) + part  # in place: it may have thousands
         page = tags.directory(part, order or "<", tags.first_offset(part, order or "<"))
         if order is None or tags.byte_order(part) != order or page is None or part[2:4] in _BIG:
             raise OutputError("The pages are too large to lie in one TIFF.")
@@ -148,7 +187,7 @@ def _joined_tiff(parts: Sequence[bytes], run: Timing) -> bytes:
         }
         start = len(out) + len(out) % 2
         packed = tags.packed(entries, subs, order, start)
-        out = out.ljust(start, b"\0") + packed
+        out += bytes(start - len(out)) + packed
         if len(out) >= 1 << 32:
             raise OutputError("The pages are too large to lie in one TIFF.")
         struct.pack_into(f"{order}I", out, last, start)
@@ -285,7 +324,7 @@ class _Apng:
             elif kind in (b"IDAT", b"fdAT") and self.frames:
                 self.frames[-1].packed += body if kind == b"IDAT" else body[4:]
 
-    def shown(self, first: Picture, name: str) -> Iterator[Picture]:
+    def shown(self, first: Picture, name: str, limits: Limits) -> Iterator[Picture]:
         """The default picture where it is no frame, then each frame over what stands."""
         width, height = struct.unpack_from(">II", self.header)
         if len(self.frames) != self.promised:
@@ -299,7 +338,7 @@ class _Apng:
             inside = frame.x + frame.width <= width and frame.y + frame.height <= height
             if not (frame.packed and frame.width and frame.height and inside):
                 raise PictureError(f"{name}, frame {number}: it does not lie inside the picture.")
-            part = self._part(frame, f"{name}, frame {number}")
+            part = self._part(frame, f"{name}, frame {number}", limits)
             if canvas is None:
                 canvas = np.zeros((height, width, part.shape[2]), part.dtype)
             place = canvas[frame.y : frame.y + frame.height, frame.x : frame.x + frame.width]
@@ -315,12 +354,12 @@ class _Apng:
             elif frame.dispose == 2:
                 place[...] = before
 
-    def _part(self, frame: _Frame, name: str) -> np.ndarray:
+    def _part(self, frame: _Frame, name: str, limits: Limits) -> np.ndarray:
         """Samples (h, w, C), alpha last, of a frame as a PNG of its own."""
         header = struct.pack(">II", frame.width, frame.height) + self.header[8:]
         whole = _PNG + _png_chunk(b"IHDR", header) + self.before
         whole += _png_chunk(b"IDAT", frame.packed) + _png_chunk(b"IEND", b"")
-        picture = reader.decode(whole, name)
+        picture = reader.decode(whole, name, limits)
         parts = [picture.pixels, *([] if picture.alpha is None else [picture.alpha[..., None]])]
         return np.concatenate(parts, axis=2)
 
@@ -391,5 +430,7 @@ def _png_chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
+_POINTS = {tags.EXIF_IFD, tags.GPS_IFD, 330, 288, 289, *range(512, 522)}
+"""Tags of a page whose values are places in the file; the last are of JPEG before TIFF's notes."""
 _PNG = b"\x89PNG\r\n\x1a\n"
 _BIG = (b"+\0", b"\0+")

@@ -67,18 +67,18 @@ def byte_order(data: bytes) -> str | None:
 
 
 def first_offset(data: bytes, order: str) -> int:
-    if _big(data):
+    if is_big(data):
         return struct.unpack_from(f"{order}Q", data, 8)[0] if len(data) >= 16 else 0
     return struct.unpack_from(f"{order}I", data, 4)[0]
 
 
-def _big(data: bytes) -> bool:
+def is_big(data: bytes) -> bool:
     return bytes(data[:4]) in (b"II+\0", b"MM\0+")
 
 
 def directory(data: bytes, order: str, offset: int) -> Directory | None:
     """The directory at an offset, as far as it can be read; None where there is none."""
-    big = _big(data)
+    big = is_big(data)
     head, width, inline = ("Q", 20, 8) if big else ("H", 12, 4)
     start = offset + struct.calcsize(f"={head}")
     if offset < 8 or start > len(data):
@@ -155,7 +155,7 @@ def corrected(
         The block, or None where it is too damaged to be read.
     """
     order, pages = byte_order(exif), directories(exif, limit=1)
-    if order is None or not pages or _big(exif):
+    if order is None or not pages or is_big(exif):
         return None
     out, first = bytearray(exif), pages[0]
 
@@ -222,7 +222,7 @@ def into_tiff(
     page = directory(data, order or "<", first_offset(data, order or "<"))
     if order is None or page is None:
         return [(0, len(data))]
-    big = _big(data)
+    big = is_big(data)
     entries = {tag: e for tag, e in page.entries.items() if tag not in (*RESOLUTION, ORIENTATION)}
     entries[ORIENTATION] = Entry(3, 1, struct.pack(f"{order}H", 1), 0)
     if dpi:

@@ -24,7 +24,7 @@ from onnx import numpy_helper
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from ..card import CARD_KEY, Card, Reads, header, survey
+from ..card import CARD_KEY, Card, Reads, header, sealed, survey
 from ..engine import Engine, OnnxEngine, OpenVinoEngine, feeds, guide_of
 from ..errors import CheckError, MissingError, ModelError, UsageError
 from ..guidance import Guidance, Guide
@@ -93,9 +93,9 @@ def export(
     if card.prepared:
         own = _preparer_card(rounded, card, halves)
         preparer = _preparer_of(rounded, card, own, halves)
-        files[".prepare.onnx"] = preparer.SerializeToString(deterministic=True)
+        files[".prepare.onnx"] = _bytes_of(preparer)
         card = replace(card, preparer=own.digest)
-    files[".onnx"] = _graph(rounded, card, halves).SerializeToString(deterministic=True)
+    files[".onnx"] = _bytes_of(_graph(rounded, card, halves))
     with TemporaryDirectory() as folder:
         trial = Path(folder) / path.name
         for suffix, data in files.items():
@@ -211,13 +211,17 @@ def with_card(path: Path, card: Card) -> None:
         raise ModelError(f"{path} holds another network than the card of {card.name} describes.")
     graph = onnx.load_model(path, load_external_data=False)
     onnx.helper.set_model_props(graph, {CARD_KEY: card.to_json()})
-    weights.write_whole(path, graph.SerializeToString(deterministic=True))
+    weights.write_whole(path, _bytes_of(graph))
     beside = path.with_suffix(".safetensors")
     if beside.is_file():
         stored = weights.load(beside)
         metadata, _ = header(beside.read_bytes())
         words = {**metadata, "card": card.to_json()}
         weights.write_tensors(beside, weights.to_half(stored.tensors), words)
+
+
+def _bytes_of(model: onnx.ModelProto) -> bytes:
+    return sealed(model.SerializeToString(deterministic=True), ".onnx")
 
 
 def _exportable(restorer: nn.Module) -> None:

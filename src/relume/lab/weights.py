@@ -19,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
-from ..card import Card, find, is_shipped, tensors_digest
+from ..card import SEAL, Card, find, is_shipped, sealed, survey, tensors_digest
 from ..errors import CheckError, ModelError, OutputError
 from ..image.placing import flush_folder
 
@@ -83,13 +83,26 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, str]) -> None:
-    """Plain tensors and words, in a file that is there whole or not at all.
+    """Plain tensors and words, in a file that is there whole or not at all; with a card, sealed.
 
     Raises:
         OutputError: It cannot be written.
     """
     plain = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    write_whole(path, to_bytes(plain, metadata=dict(header)))
+    words = {key: word for key, word in header.items() if key != SEAL}
+    data = to_bytes(plain, metadata=words)
+    write_whole(path, sealed(data, ".safetensors") if "card" in words else data)
+
+
+def stamp(path: Path) -> None:
+    """Seal a model file that was written before there were seals. Its tensors and card stay.
+
+    Raises:
+        ModelError: It is none that is opened.
+        OutputError: It cannot be written.
+    """
+    survey(path)
+    write_whole(path, sealed(path.read_bytes(), path.suffix))
 
 
 def write_whole(path: Path, data: bytes) -> None:

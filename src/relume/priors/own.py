@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,13 +28,21 @@ class OwnMasks:
             the folder mirrors a tree, the one with the most of the input's path in its own.
         gives: "regions", "layers" or "tokens".
         one: There is but one picture: a folder that holds nothing of its name is its masks.
+        reads: What decodes pictures of masks: in this process, or apart.
 
     Raises:
         UsageError: There is nothing at `path`.
     """
 
-    def __init__(self, path: Path | str, *, gives: Gives = "regions", one: bool = False) -> None:
-        self.path = Path(path)
+    def __init__(
+        self,
+        path: Path | str,
+        *,
+        gives: Gives = "regions",
+        one: bool = False,
+        reads: Callable[[Path], Picture] = read,
+    ) -> None:
+        self.path, self.reads = Path(path), reads
         self.gives: Gives = gives
         self.one = one
         if not self.path.exists():
@@ -51,7 +59,7 @@ class OwnMasks:
         Raises:
             PictureError: It has no masks, or they cannot be read.
         """
-        return read_own(self.find(source), height, width, gives=self.gives)
+        return read_own(self.find(source), height, width, gives=self.gives, reads=self.reads)
 
     def find(self, source: Path) -> Path:
         """Where the masks of one picture are.
@@ -146,7 +154,12 @@ def files_digest(path: Path) -> str:
 
 
 def read_own(
-    path: Path, height: int, width: int, *, gives: Gives = "regions"
+    path: Path,
+    height: int,
+    width: int,
+    *,
+    gives: Gives = "regions",
+    reads: Callable[[Path], Picture] = read,
 ) -> tuple[Guide, list[str]]:
     """What a person's masks say of a picture of (height, width).
 
@@ -155,6 +168,7 @@ def read_own(
             0 = none. Or a folder of such masks, one a file, any size each. Or JSON of run-length
             masks (`masks.from_json`).
         gives: "regions", "layers" or "tokens".
+        reads: What decodes pictures.
 
     Returns:
         The Guide, at the picture's size; lines to announce (another size, no mask at all).
@@ -163,13 +177,13 @@ def read_own(
         PictureError: It cannot be read, or is none of these; one line.
     """
     if path.is_dir():
-        masks = _from_folder(path, (height, width))
+        masks = _from_folder(path, (height, width), reads)
         announced = [] if len(masks) else [f"{path} holds no mask: the whole picture is one region"]
         return _guide(masks, gives, height, width), announced
     if path.suffix.lower() == ".json":
         masks = from_json(_parsed(path), str(path))
         return _guide(masks, gives, height, width), _resized(path, masks.size, (height, width))
-    values = _gray(read(path), path)
+    values = _gray(reads(path), path)
     if gives == "regions" and not _is_mask(values):
         return of_labels(values, height, width, str(path))
     announced = _resized(path, (values.shape[0], values.shape[1]), (height, width))
@@ -185,12 +199,12 @@ def _guide(masks: Masks, gives: Gives, height: int, width: int) -> Guide:
     return own.guide(gives, height, width)
 
 
-def _from_folder(folder: Path, size: tuple[int, int]) -> Masks:
+def _from_folder(folder: Path, size: tuple[int, int], reads: Callable[[Path], Picture]) -> Masks:
     """One mask a file, each brought to `size` by itself: thousands never lie side by side."""
     counts: list[np.ndarray] = [np.zeros(0, np.uint32)]
     ends: list[int] = []
     areas: list[int] = []
-    for mask in _masks(folder):
+    for mask in _masks(folder, reads):
         fitted = Guide(layers=mask[None, None]).resize(*size).array[0]
         runs, _ = encode(fitted)
         counts.append(runs)
@@ -200,10 +214,10 @@ def _from_folder(folder: Path, size: tuple[int, int]) -> Masks:
     return Masks(size, np.concatenate(counts), np.cumsum(ends, dtype=np.int64), scores)
 
 
-def _masks(folder: Path) -> Iterator[np.ndarray]:
+def _masks(folder: Path, reads: Callable[[Path], Picture]) -> Iterator[np.ndarray]:
     for path in sorted(folder.iterdir()):
         if path.is_file() and not path.name.startswith(".") and is_image(path):
-            picture = read(path)
+            picture = reads(path)
             values = _gray(picture, path, colour=True)
             yield values > picture.peak / 2
 

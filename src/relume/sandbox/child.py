@@ -19,6 +19,9 @@ from .landlock import shut_in
 CAUGHT = 86
 """What the child ends with when something in it tried what nothing here may do."""
 
+LEAST = 128 << 20
+"""Bytes that are left to a child whose libraries take all of its `total`."""
+
 # What no decoder and no weight file has to do; seen by the interpreter itself, whoever asks.
 _FORBIDDEN = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "os.fork", "subprocess.Popen")
 _FORBIDDEN += ("pty.spawn", "socket.", "os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link")
@@ -34,7 +37,7 @@ def serve(told: dict[str, Any]) -> None:
             a generator of such, parts that are sent as they come, which returns the last;
             `warm`, "module:function" or "", is called once before the files are shut, and loads
             what the target would load later; `imports`, modules that are loaded before; `memory`,
-            bytes beyond what is in use then;
+            bytes beyond what is in use then; `total`, bytes with it, or 0;
             `readable`, files that it may open, or None for none at all, Python's own included;
             `watched`, whether the interpreter ends the child that runs a program or writes.
     """
@@ -49,7 +52,7 @@ def serve(told: dict[str, Any]) -> None:
             importlib.import_module(module)
     if told["warm"]:
         _named(told["warm"])()
-    _limit_memory(told["memory"])
+    _limit_memory(told["memory"], told["total"])
     # Some libraries write and run programs while they load (torch): theirs is the one lock here.
     shut_in([] if readable is None else [*_system(), *readable])
     if told["watched"]:
@@ -115,12 +118,14 @@ def _system() -> list[str]:
     return list(dict.fromkeys((*own, *system)))
 
 
-def _limit_memory(memory: int) -> None:
+def _limit_memory(memory: int, total: int) -> None:
     with contextlib.suppress(ImportError, OSError, ValueError):
         import resource
 
         with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123
-            used = int(file.read().split()[0]) * resource.getpagesize()
+            used, held = (int(n) * resource.getpagesize() for n in file.read().split()[:2])
+        if total:
+            memory = max(LEAST, min(memory, total - held))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
         hard = resource.getrlimit(resource.RLIMIT_AS)[1]

@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Generator, Sequence
 from typing import Any, BinaryIO, cast
 
 from .. import errors
@@ -20,6 +21,9 @@ START = 120.0
 """Seconds that a child may take to be ready: it loads libraries, on whatever the machine is."""
 PATIENCE = 4
 """Seconds of waiting for each second of the processor: on a busy machine they are not the same."""
+
+_PIPE = 1 << 20
+"""Bytes that a pipe holds where the system allows it: pictures go through in fewer turns."""
 
 _BEGIN = "import json, sys; told = json.loads(sys.argv[1]); sys.path[:] = told['path']; "
 _BEGIN += "from relume.sandbox.child import serve; serve(told)"
@@ -41,6 +45,8 @@ class Sandbox:
         imports: Modules that the child loads beside the target's own, before files are shut.
         memory: Bytes that the child may take beyond what its libraries take. Held where the system
             has limits of address space (Linux); elsewhere only time is.
+        total: Bytes that it may take with its libraries; what these leave of it is less than
+            `memory` where they are large. 0 = as much as they need.
         readable: Files that the child may open, and what Python and its libraries load late; None
             for a child that opens nothing once it is warm.
         watched: The interpreter itself ends the child when something in it runs a program, opens
@@ -55,11 +61,12 @@ class Sandbox:
         warm: str = "",
         imports: Sequence[str] = (),
         memory: int,
+        total: int = 0,
         readable: Sequence[str] | None = None,
         files: Sequence[int] = (),
         watched: bool = False,
     ) -> None:
-        self.target, self.warm, self.memory = target, warm, memory
+        self.target, self.warm, self.memory, self.total = target, warm, memory, total
         self.readable = None if readable is None else list(readable)
         self.files = tuple(files)
         self.imports, self.watched = list(imports), watched
@@ -72,11 +79,14 @@ class Sandbox:
             return
         self.close()
         told = {"target": self.target, "warm": self.warm, "memory": self.memory}
+        told["total"] = self.total
         told |= {"readable": self.readable, "imports": self.imports, "watched": self.watched}
         told["path"] = sys.path
         # Children of many threads on few cores only wait for each other.
         plain = {"MALLOC_ARENA_MAX": "2", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
         plain["HF_HUB_OFFLINE"] = "1"
+        # glibc keeps what one picture took for the next; its pages are not faulted in again.
+        plain |= {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(64 << 20)}
         self._child = subprocess.Popen(
             [sys.executable, "-I", "-c", _BEGIN, json.dumps(told)],
             stdin=subprocess.PIPE,
@@ -86,6 +96,8 @@ class Sandbox:
             pass_fds=self.files,
             start_new_session=True,  # Ctrl-C is for the parent, which knows what to do
         )
+        for stream in (self._child.stdin, self._child.stdout):
+            _widen(cast(BinaryIO, stream))
         self._ready = False
 
     def call(
@@ -110,30 +122,59 @@ class Sandbox:
             StoppedError: The child took too long or too much, crashed, or was caught.
             RelumeError: What the target raised, of the same class and with the same words.
         """
+        with contextlib.closing(self.parts(request, buffers, seconds=seconds, most=most)) as parts:
+            for said, given in parts:
+                if "part" not in said:
+                    return said, given
+                if take is not None:
+                    take(said["part"], given)
+        raise StoppedError("gave no answer")
+
+    def parts(
+        self,
+        request: dict[str, Any],
+        buffers: Sequence[Buffer] = (),
+        *,
+        seconds: float,
+        most: int,
+    ) -> Generator[tuple[dict[str, Any], list[bytearray]]]:
+        """What a target says, as it comes: {"part": said} of each part, and the answer at last.
+
+        The child waits with the next part while the one before is worked on, which counts as none
+        of its time. Who leaves before the answer ends it.
+
+        Args, Raises:
+            As for `call`.
+        """
         self.start()
         running = cast(subprocess.Popen[bytes], self._child)
         asked, answers = cast(BinaryIO, running.stdin), cast(BinaryIO, running.stdout)
+        left, whole = PATIENCE * seconds, False
+        answer: dict[str, Any] = {}
         try:
             if not self._ready:
                 with self._watched(running, START):
                     self._ready = bool(frames.receive(answers, 0)[0].get("ready"))
-            with self._watched(running, PATIENCE * seconds):
+            with self._watched(running, left):
                 frames.send(asked, {"request": request, "seconds": seconds}, buffers)
                 answer, given = frames.receive(answers, most)
-                while take is not None and "part" in answer:
-                    take(answer["part"], given)
+            while "part" in answer:
+                yield answer, given
+                began = time.monotonic()
+                with self._watched(running, left):
                     answer, given = frames.receive(answers, most)
-        except errors.RelumeError:  # of `take`
-            self.close()
-            raise
+                left = max(0.0, left - (time.monotonic() - began))
+            whole = True
+            if "error" not in answer:
+                yield answer, given
         except (EOFError, OSError, frames.BrokenFrameError) as error:
             raise StoppedError(self._why(running, seconds, error)) from None
-        except BaseException:  # of the parent's own: what the child would answer, nobody hears
-            self.close()
+        except BaseException:  # of who asks: what the child would answer, nobody hears
+            if not whole:
+                self.close()
             raise
         if "error" in answer:
             self._raise(str(answer["error"]), str(answer.get("message", "")))
-        return answer, given
 
     def __enter__(self) -> Sandbox:
         return self
@@ -182,12 +223,25 @@ class Sandbox:
         if broken:
             return "gave more than it may"
         said = signal.Signals(-code).name if code and code < 0 else f"code {code}"
-        return f"stopped its reader ({said}), or needs more than {self.memory >> 20} MB of memory"
+        return f"stopped its reader ({said}), or needs more than {self._room} MB of memory"
+
+    @property
+    def _room(self) -> int:
+        return min(self.memory, self.total or self.memory) >> 20
 
     def _raise(self, kind: str, message: str) -> None:
         if kind == "MemoryError":
-            raise StoppedError(f"needs more than {self.memory >> 20} MB of memory")
+            raise StoppedError(f"needs more than {self._room} MB of memory")
         known = getattr(errors, kind, None)
         if isinstance(known, type) and issubclass(known, errors.RelumeError):
             raise known(message)
         raise StoppedError(f"cannot be read ({message})")
+
+
+def _widen(stream: BinaryIO) -> None:
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        size = getattr(fcntl, "F_SETPIPE_SZ", None)
+        if size is not None:
+            fcntl.fcntl(stream, size, _PIPE)
