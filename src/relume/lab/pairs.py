@@ -149,6 +149,19 @@ def find_first(name: str, layouts: Sequence[Layout], root: Path) -> list[FilePai
     raise UsageError(f"no {name} below {root}: expected {expected}.")
 
 
+def why_absent(find: Callable[[Path], object], root: Path) -> str:
+    """Why a set is not found below a data root, in a line, or ""; no picture is opened.
+
+    Args:
+        find: Raises UsageError where it is not there, or not whole.
+    """
+    try:
+        find(root)
+    except UsageError as error:
+        return str(error)
+    return ""
+
+
 def _matches(root: Path, pattern: str) -> list[tuple[tuple[str, ...], Path]]:
     """Files and folders that a pattern names, each with the words of its stars."""
     here: list[tuple[tuple[str, ...], Path]] = [((), root)]

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import UsageError
 from .datasets import match
-from .pairs import FilePair, Layout, find_first, find_pictures, listed
+from .pairs import FilePair, Layout, find_first, find_pictures, listed, why_absent
 
 TASKS = ("noise", "rain", "haze", "blur", "lowlight")
 """The three tasks are the first of them. Also the names of their severity maps."""
@@ -62,11 +62,7 @@ class Part:
 
     def absent(self, root: Path) -> str:
         """Why it cannot be used, in a line, or ""; no picture is opened."""
-        try:
-            self.find(root)
-        except UsageError as error:
-            return str(error)
-        return ""
+        return why_absent(self.find, root)
 
 
 def read_list(root: Path, file: str) -> list[str]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from ...errors import UsageError
 from ...image import read
 from ..datasets import Loaded, Pair, Pairs, files_digest
-from ..pairs import FilePair, Layout, find_first
+from ..pairs import FilePair, Layout, find_first, why_absent
 from .system import Column
 
 
@@ -46,11 +46,7 @@ class PublicSet:
 
     def absent(self, root: Path) -> str:
         """Why it cannot be measured on, in a line, or ""; no picture is opened."""
-        try:
-            self.find(root)
-        except UsageError as error:
-            return str(error)
-        return ""
+        return why_absent(self.find, root)
 
     def pairs(self, root: Path) -> Pairs:
         """Its pairs to measure on, read one by one.
