@@ -43,6 +43,7 @@ NOTHING = {
     "jpeg": "jpeg:quality=100",
     "sensor": "sensor:iso=0",
     "resize": "resize:factor=1",
+    "lens": "lens:sigma=0",
     "down": "down:scale=1",
 }
 

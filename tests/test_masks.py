@@ -148,7 +148,7 @@ def model(guided) -> Path:
 def test_every_damage_has_a_map_or_is_none():
     done = {kind for kinds in DONE_BY.values() for kind in kinds}
     assert set(DONE_BY) == set(KINDS)
-    assert done == set(DEGRADATIONS) - {"resize", "down"}  # softness and size are no damage
+    assert done == set(DEGRADATIONS) - {"lens", "resize", "down"}  # softness and size are none
 
 
 def test_severities_are_the_maps_of_the_chain():

@@ -79,6 +79,11 @@ SOFTEST = 0.3
 full size. Pictures that were scaled down are all too sharp, and a network that knows no others
 sharpens what a camera wrote."""
 
+LENS = "lens:sigma=0.7..2.4"
+"""How soft a lens and the mosaic behind it leave a photograph at full size."""
+
+BLURS = frozenset(DONE_BY["blur"])
+
 
 class Damage:
     """Draws a chain of damages: how many, then which, in a camera's order.
@@ -89,6 +94,8 @@ class Damage:
         soft: Share of samples whose photograph is softened before anything happens to it.
         softest: Kind of damage -> scale to which a photograph is brought down at most where that
             happens to it, in the place of `SOFTEST`: blurred pictures are told from soft ones.
+        lens: Share of samples whose photograph is as soft as a lens at full size leaves it (`LENS`);
+            none of those that are blurred, for nobody could say which of the two is damage.
 
     Raises:
         UsageError: Shares do not sum to 1, or ask for more damages than there are.
@@ -102,8 +109,10 @@ class Damage:
         *,
         soft: float = 0.0,
         softest: Mapping[str, float] | None = None,
+        lens: float = 0.0,
     ) -> None:
         self.specs, self.soft, self.softest = tuple(specs), soft, dict(softest or {})
+        self.lens = lens
         weights = np.array(list(specs.values()), float)
         self.weights = weights / weights.sum()
         self.counts = np.array(counts, float)
@@ -125,7 +134,10 @@ class Damage:
         chosen = rng.choice(len(self.specs), count, replace=False, p=self.weights)
         by_kind = {self.kinds[i]: self.specs[i] for i in chosen}
         steps = [by_kind[kind] for kind in camera_order(by_kind)]
-        if self.soft and rng.random() < self.soft:
+        blurred = not BLURS.isdisjoint(by_kind)
+        if self.lens and not blurred and rng.random() < self.lens:
+            steps.insert(0, LENS)
+        elif self.soft and rng.random() < self.soft:
             steps.insert(0, self.softening(by_kind))
         return "+".join(steps)
 

@@ -52,7 +52,9 @@ def measure(
     """
     recipe = Recipe.model_validate(prior.engine.card.recipe)
     drawn = recipe.data
-    damage = Damage(drawn.damage, drawn.counts, soft=drawn.soft, softest=drawn.softest)
+    damage = Damage(
+        drawn.damage, drawn.counts, soft=drawn.soft, softest=drawn.softest, lens=drawn.lens
+    )
     photographs = load_photographs(folder, factors=recipe.data.factors, sizes=2, seed=seed)
     kinds = prior.engine.card.emits
     levels = [ACTION.get(kind, UNKNOWN) for kind in kinds]

@@ -9,17 +9,18 @@ import torch
 from ..errors import UsageError
 from ..guidance import Guidance, Guide, stack
 from ..priors.quality import TIERS, difficulty_of
-from .data import Batch, Cut, Damage, Samples
+from .data import LENS, Batch, Cut, Damage, Samples
 from .degrade import Chain, Degraded, Sampled, View, parse
 from .folds import fold_of
 from .pairs import Kept, as_float
 from .photographs import Photograph, part_of
 from .truth import DONE_BY
 
-MEDIUM, TASK, LEFT = "tiers.medium", "tiers.task", "tiers.left"
+MEDIUM, TASK, LEFT, TOLD = "tiers.medium", "tiers.task", "tiers.left", "tiers.told"
 """In the truth: the crop of medium quality, maps (N, 3, h, w); what was done to it, vector (N, T),
 one of which is 1; difficulty of the three crops in the order of `TIERS`, vector (N, 3), NaN where
-it was not measured."""
+it was not measured; whether the tiers of the three can be told, vector (N, 1), 1 or 0: of a
+photograph that a lens left soft nobody can say which it is of, but for their order."""
 
 BLUR = "blur"
 
@@ -148,6 +149,7 @@ class Triplets(Samples):
             MEDIUM: Guide(maps=crops[1][None]),
             TASK: Guide(vector=task[None], names=self.tasks),
             LEFT: Guide(vector=left_wrong[None], names=TIERS),
+            TOLD: Guide(vector=np.array([[LENS not in spec]], np.float32), names=("told",)),
         }
         return Cut(crops[0], crops[2], Guidance(), Guidance(truth))
 

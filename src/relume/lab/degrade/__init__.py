@@ -7,7 +7,7 @@
 A new kind is a `Damage` in one file and one row of the table below.
 """
 
-from .blur import Blur, Defocus, RegionBlur
+from .blur import Blur, Defocus, Lens, RegionBlur
 from .chain import Chain, Degraded, Sampled
 from .codec import Down, Jpeg, Resize
 from .damage import Damage, Parameter, Range, generator
@@ -38,6 +38,7 @@ __all__ = [
 # fade, it is scratched, and dust lies on it when it is scanned. The scanner sees all that, with its
 # own resolution, noise and codec.
 DEGRADATIONS: dict[str, type[Damage]] = {
+    "lens": Lens,
     "resize": Resize,
     "haze": Haze,
     "rain": Rain,

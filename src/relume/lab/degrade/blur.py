@@ -1,4 +1,4 @@
-"""Blur: of motion, of defocus, and of things that moved by themselves. All in linear light."""
+"""Blur: of a lens, of motion, of defocus, and of things that moved. All in linear light."""
 
 from __future__ import annotations
 
@@ -56,6 +56,16 @@ def disc_kernel(radius: float) -> Array:
         centre[r, r] = kernel.sum()
         kernel = centre + (kernel - centre) * np.float32(2 * radius)
     return kernel / kernel.sum()
+
+
+def gaussian_kernel(sigma: float) -> Array:
+    """(k, k) float32 of sum 1, k odd: a Gaussian cut at four sigma. Sigma 0 is no blur."""
+    r = math.ceil(4 * sigma)
+    if r == 0:
+        return np.ones((1, 1), np.float32)
+    row = np.exp(-0.5 * (np.arange(-r, r + 1) / sigma) ** 2)
+    kernel = row[:, None] * row
+    return (kernel / kernel.sum()).astype(np.float32)
 
 
 @lru_cache(maxsize=512)
@@ -147,6 +157,31 @@ class Blur(Damage):
 
     def truth(self, x: Array, view: View) -> Array:
         return np.full((view.height, view.width), self.severity, np.float32)
+
+
+class Lens(Damage):
+    """What a lens in focus and the mosaic behind it leave of a point: a Gaussian, sigma in pixels.
+
+    The reference is softened alike: so pictures of a camera are at full size, damaged or not.
+    """
+
+    kind = "lens"
+    parameters: ClassVar[Mapping[str, Parameter]] = {"sigma": Parameter(0.7, 2.4, 0, 8)}
+    light = True
+    softens = True
+
+    def draw(
+        self, ranges: Mapping[str, Range], rng: torch.Generator, regions: Array | None
+    ) -> None:
+        self.convolve = Convolution(
+            gaussian_kernel(self.number(ranges, "sigma", uniform(rng, 1)[0]))
+        )
+
+    def reads(self, view: View) -> View:
+        return view.grown(self.convolve.margin)
+
+    def apply(self, x: Array, view: View) -> Array:
+        return self.convolve(x)
 
 
 class Defocus(Blur):

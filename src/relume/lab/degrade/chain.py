@@ -236,11 +236,7 @@ def _damaged(
                 name = f"damage.{step.kind}"
                 maps[name] = np.maximum(maps[name], here) if name in maps else here
         if soft is not None:
-            soft = (
-                step.apply(mirrored(to_float(soft), have, need), out)
-                if step.softens
-                else out.cut(soft, have)
-            )
+            soft = _softened(step, soft, have, need, out) if step.softens else out.cut(soft, have)
         x = step.apply(x, out)
         light, rounded = light and not step.develops, step.rounds
     if light:
@@ -253,6 +249,13 @@ def _damaged(
         x = to_levels(x)
         x *= np.float32(1 / 255)
     return x, soft, maps
+
+
+def _softened(step: Damage, soft: Array, have: View, need: View, out: View) -> Array:
+    """What a step makes of the reference, file values."""
+    x = mirrored(to_light(soft) if step.light else to_float(soft), have, need)
+    made = step.apply(x, out)
+    return to_file(made) if step.light else made
 
 
 def _by_strips(

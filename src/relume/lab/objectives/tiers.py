@@ -12,7 +12,7 @@ from ...guidance import Guidance
 from ...priors.damage import KINDS
 from ...priors.quality import TIERS
 from ..data import DAMAGE, FOLD, Asks, Batch
-from ..triplets import LEFT, MEDIUM, TASK
+from ..triplets import LEFT, MEDIUM, TASK, TOLD
 from .masks import entropy
 
 MARGIN = 0.25
@@ -24,7 +24,8 @@ class Tiers(nn.Module):
 
     All damages of a batch weigh alike, however often each was drawn. With the scores s = 0, 0.5, 1
     of the tiers and a crop's expected score E = sum s p, `ordinal` adds what the order of a triplet
-    lacks: max(0, 0.25 - (E(medium) - E(low))) and the same from medium to high.
+    lacks: max(0, 0.25 - (E(medium) - E(low))) and the same from medium to high. Where nobody can
+    tell the tiers of a triplet (`triplets.TOLD`) their order is all that is learnt of them.
 
     Difficulty is what it is told where it was measured; its loss is the cross entropy to it, less
     the entropy of the truth itself, whose minimum is the mean of what the difficulty could be.
@@ -81,7 +82,8 @@ class Tiers(nn.Module):
         scores = (logits.softmax(1) @ torch.linspace(0, 1, k, device=said.device)).view(k, n)
         unordered = (MARGIN - scores.diff(dim=0)).clamp_min(0).sum(0)
         weight = balance(tasks)
-        loss = weight * (wrong + self.ordinal * unordered)
+        told = batch.truth[TOLD].vector[:, 0] if TOLD in batch.truth else 1.0
+        loss = weight * (told * wrong + self.ordinal * unordered)
         logs: dict[str, Tensor] = {}
         if self.difficulty:
             missed = _missed(said[:, k].view(k, n), batch.truth[LEFT].vector.T)

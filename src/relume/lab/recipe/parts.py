@@ -134,7 +134,8 @@ class Data(Part):
     its sides, in another light. mosaic: share of the samples, where there are windows, whose
     thumbnail shows a part of another photograph too. soft: share of the samples whose photograph is
     softened first, as photographs are at full size. softest: kind of damage -> scale of at most so
-    much softness beside it. fixed: damages of each photograph, or of parts of it where there are
+    much softness beside it. lens: share of the samples, but for blurred ones, whose photograph is
+    as soft as a lens at full size leaves it; of triplets the order alone is learnt there. fixed: damages of each photograph, or of parts of it where there are
     windows, where a prior must look at it whole; 0 draws them anew. without: the fold of the
     photographs that is left out, `0/2` the first of two (`folds.fold_of`).
 
@@ -162,6 +163,7 @@ class Data(Part):
     mosaic: Annotated[float, Field(ge=0, le=1)] = 0.0
     soft: Annotated[float, Field(ge=0, le=1)] = 0.0
     softest: dict[str, Annotated[float, Field(ge=0.1, le=1)]] = {}
+    lens: Annotated[float, Field(ge=0, le=1)] = 0.0
     fixed: Annotated[int, Field(ge=0)] = 0
     without: str = ""
     medium: tuple[str, ...] = ()
@@ -218,7 +220,7 @@ class Data(Part):
             of = {key for key in OF_TASKS if getattr(self, key)}
             return {key: value for key, value in said(self).items() if key in of}
         # Recipes from before there were these keep their digest.
-        new = ("tasks", "mosaic", "soft", "softest", "without", "medium", "restorer")
+        new = ("tasks", "mosaic", "soft", "softest", "lens", "without", "medium", "restorer")
         none = {key for key in new if not getattr(self, key)}
         unsaid = {*MADE, "tasks"} if self.lq else {"lq", *none}
         unsaid |= {"repeats"}
@@ -235,6 +237,7 @@ MADE = (
     "mosaic",
     "soft",
     "softest",
+    "lens",
     "fixed",
     "without",
     "medium",
