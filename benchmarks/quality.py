@@ -1,9 +1,9 @@
 """A quality model: whether it tells tiers apart, orders real pairs, and foresees what stays wrong.
 
     python benchmarks/quality.py --data ../shared/data [--model relume-quality]
-        [--medium MODEL,MODEL] [--sets cbsd68,photos,real] [--limit N]
+        [--medium MODEL,MODEL] [--sets cbsd68,photos,real,soft] [--limit N]
 
-Four tables:
+Five tables:
 
 - triplets: a picture as it was damaged (low), as a poor restorer leaves it (medium), and as it was
   (high). The damages are the contract's evaluation SPECs, as `relume degrade --seed 11` makes them,
@@ -13,6 +13,9 @@ Four tables:
   Macro accuracy is the mean over the damages of
   the share of tiers named right; "in order" means that the score rises from low to medium to high.
 - real pairs: how often gt has a higher score than lq.
+- soft: the same of photos/val that a lens or a small scale left soft, which gt is too, under camera
+  noise; four draws of each photograph. What stands for a camera's pictures where none may be tuned
+  on.
 - difficulty: Spearman's rank correlation with the error (log10 of the MSE) that the default
   restorer leaves in the same damaged pictures, over all damages and within each.
 - a count of what clean pictures are taken for.
@@ -29,7 +32,7 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +41,7 @@ import torch
 
 from relume.engine import Engine, open_engine
 from relume.errors import RelumeError
-from relume.lab.datasets import Pairs, centres, degraded_pairs, folder_pairs
+from relume.lab.datasets import Pair, Pairs, centres, degraded_pairs, folder_pairs
 from relume.lab.report import summary
 from relume.lab.triplets import as_file, between, milder
 from relume.priors.choice import priors_of
@@ -64,6 +67,13 @@ REAL: dict[str, tuple[str, str]] = {
     "raindrop": ("raindrop/pairs", "lq"),
     "SOTS (haze)": ("dehaze/reside_SOTS", "hazy"),
     "ITS (haze)": ("dehaze/reside_ITS_v2", "hazy"),
+}
+SOFT = {
+    "as they are": "sensor:iso=200..1600",
+    "a third to half of the scale": "resize:factor=0.3..0.5+sensor:iso=200..1600",
+    "Gaussian 0.6 to 1": "lens:sigma=0.6..1+sensor:iso=200..1600",
+    "Gaussian 1 to 1.6": "lens:sigma=1..1.6+sensor:iso=200..1600",
+    "Gaussian 1.6 to 2.4": "lens:sigma=1.6..2.4+sensor:iso=200..1600",
 }
 BARS = {"macro": 0.85, "worst": 0.75, "all": 0.70, "ordered": 0.90, "worst ordered": 0.80}
 
@@ -188,27 +198,41 @@ def scene(name: str) -> str:
     return re.sub(r"_+\d+$", "", Path(name).stem)
 
 
+def real_pairs(data: Path) -> Iterator[tuple[str, list[Pair]]]:
+    for title, (folder, lq) in REAL.items():
+        pairs = folder_pairs(data / folder / lq, data / folder / "gt", photograph=scene)
+        yield title, list(pairs.items)
+
+
+def soft_pairs(data: Path) -> Iterator[tuple[str, list[Pair]]]:
+    for title, spec in SOFT.items():
+        drawn = [centres(degraded_pairs(data / "photos/val", spec, seed=s), SIDE) for s in range(4)]
+        yield title, [pair for pairs in drawn for pair in pairs.items]
+
+
 def table_of_pairs(
-    data: Path, look: Callable[[np.ndarray], Quality], limit: int | None
+    title: str,
+    sets: Iterable[tuple[str, list[Pair]]],
+    look: Callable[[np.ndarray], Quality],
+    limit: int | None,
 ) -> list[str]:
     """Markdown."""
     lines = [
-        "### Real pairs: gt has a higher score than lq",
+        f"### {title}: gt has a higher score than lq",
         "",
         "| set | n | share | mean score lq | mean score gt | tiers of lq | tiers of gt |",
         "|---|---|---|---|---|---|---|",
     ]
-    for title, (folder, lq) in REAL.items():
-        pairs = folder_pairs(data / folder / lq, data / folder / "gt", photograph=scene)
+    for name, pairs in sets:
         said = []
-        for pair in pairs.items[:limit]:
+        for pair in pairs[:limit]:
             loaded = pair.load()
-            said.append((pair.photograph, look(loaded.lq), look(loaded.gt)))
+            said.append((pair.photograph, look(loaded.lq), look(as_file(loaded.gt))))
         share = summary([float(b.score > a.score) for _, a, b in said], [s for s, _, _ in said])
         means = [np.mean([row[i].score for row in said]) for i in (1, 2)]
         tiers = [dict(Counter(row[i].tier for row in said)) for i in (1, 2)]
         lines.append(
-            f"| {title} | {len(said)} | {_said(share)} | {means[0]:.2f} | {means[1]:.2f} | "
+            f"| {name} | {len(said)} | {_said(share)} | {means[0]:.2f} | {means[1]:.2f} | "
             f"{tiers[0]} | {tiers[1]} |"
         )
     return [*lines, ""]
@@ -220,7 +244,7 @@ def main() -> int:
     parser.add_argument("--model", default="relume-quality", help="shipped name or file")
     parser.add_argument("--restorer", default="relume-s", help="whose error is foreseen")
     parser.add_argument("--medium", default="", help="others that make medium pictures, by a comma")
-    parser.add_argument("--sets", default="cbsd68,photos,real")
+    parser.add_argument("--sets", default="cbsd68,photos,real,soft")
     parser.add_argument("--limit", type=int, help="the first so many pictures of each set")
     parser.add_argument("--rows", type=Path, help="write what was said of each picture, JSON lines")
     args = parser.parse_args()
@@ -241,7 +265,9 @@ def main() -> int:
         for name in args.sets.split(","):
             began = time.perf_counter()
             if name == "real":
-                lines = table_of_pairs(args.data, look, args.limit)
+                lines = table_of_pairs("Real pairs", real_pairs(args.data), look, args.limit)
+            elif name == "soft":
+                lines = table_of_pairs("Soft pictures", soft_pairs(args.data), look, args.limit)
             else:
                 rows = triplets(args.data, name, look, medium, restorer, args.limit)
                 lines = table_of_triplets(name, rows)

@@ -88,6 +88,14 @@ def test_how_soft_is_said_by_the_recipe():
     usual = recipe.load("relume-quality", ["data.softest={}"])
     assert less.data.softest == {"blur": 0.8} and less.digest != usual.digest
     assert "softest" not in usual.resolved()["data"]  # as before there was the key
+    unsaid = recipe.load("relume-quality", ["data.lens=0.0"])
+    assert "lens" not in unsaid.resolved()["data"] and unsaid.digest != usual.digest
+    lenses = Damage(kinds, (0.0, 1.0), soft=1.0, lens=0.5)
+    specs = [lenses.draw(rng) for _ in range(200)]
+    assert not any("lens" in spec for spec in specs if "blur" in spec)
+    assert all(spec.startswith(("resize:", "lens:")) for spec in specs)
+    noisy = [spec.startswith("lens:") for spec in specs if "noise" in spec]
+    assert 0.3 < np.mean(noisy) < 0.7
 
 
 def test_photographs_are_softened_before_anything_happens_to_them(folder):

@@ -17,7 +17,7 @@ from relume.lab.degrade import (
     generator,
     parse,
 )
-from relume.lab.degrade.blur import disc_kernel, motion_kernel
+from relume.lab.degrade.blur import disc_kernel, gaussian_kernel, motion_kernel
 from relume.lab.degrade.noise import demosaic, normals
 from relume.lab.degrade.tone import to_file, to_light
 from relume.priors.regions import regions as find_regions
@@ -526,6 +526,23 @@ def test_resize_softens_the_reference_alike(gt):
     done = chain.apply(gt, chain.sample(generator(0, 0), SIZE))
     assert np.abs(done.lq - done.gt).max() < 1e-6
     assert np.abs(done.gt - gt / 255).mean() > 0.01
+
+
+def test_a_lens_softens_the_reference_alike_in_light(gt):
+    chain = parse("lens:sigma=2+noise:sigma=0")
+    done = chain.apply(gt, chain.sample(generator(0, 0), SIZE))
+    assert np.abs(done.lq - done.gt).max() < 1e-5
+    assert np.abs(done.gt - gt / 255).mean() > 0.01
+    # Of a picture in black and white the light is kept: the middle gray of a fine grid is 188.
+    grid = np.broadcast_to((np.indices(SIZE).sum(0) % 2 * 255).astype(np.uint8), (3, *SIZE))
+    chain = parse("lens:sigma=2")
+    even = chain.apply(grid, chain.sample(generator(0, 0), SIZE)).gt * 255
+    np.testing.assert_allclose(even, 187.5, atol=0.5)
+    # As wide as it says.
+    kernel = gaussian_kernel(1.5)
+    at = np.arange(len(kernel)) - len(kernel) // 2
+    assert (kernel.sum(0) * at**2).sum() == pytest.approx(1.5**2, rel=0.01)
+    assert kernel.sum() == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

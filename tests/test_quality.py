@@ -35,7 +35,7 @@ from relume.lab.photographs import load_photographs
 from relume.lab.recipe import load
 from relume.lab.restorer import Restorer
 from relume.lab.runs import run_recipe
-from relume.lab.triplets import LEFT, MEDIUM, TASK, Triplets, as_file, between, milder
+from relume.lab.triplets import LEFT, MEDIUM, TASK, TOLD, Triplets, as_file, between, milder
 from relume.priors.damage import KINDS, DamagePrior
 from relume.priors.quality import (
     CROP,
@@ -246,6 +246,21 @@ def test_who_makes_the_medium_crop_says_its_own_error_on_the_way(root):
         triplets(root, medium=[])
 
 
+def test_of_a_photograph_that_a_lens_left_soft_the_order_alone_is_told(root):
+    softened = Damage({"noise:sigma=40": 1.0, "blur:length=9": 1.0}, [0.0, 1.0], lens=1.0)
+    idle = [lambda lq, known: lq]
+    samples = Triplets(photographs(root), softened, seed=1, medium=idle)
+    batch = samples.batch(0, 8, 64)
+    noisy = batch.truth[TASK].vector[:, 0]
+    assert 0 < noisy.sum() < 8
+    assert torch.equal(batch.truth[TOLD].vector[:, 0], 1 - noisy)  # no blurred one is softened
+    assert (triplets(root).batch(0, 3, 32).truth[TOLD].vector == 1).all()
+    for gt, soft in zip(batch.gt, noisy, strict=True):
+        # Steps of 14 pixels are steps where no lens was in the way.
+        steepest = gt.diff(dim=2).abs().amax()
+        assert steepest < 0.5 if soft else steepest > 0.1
+
+
 # Tiers
 
 
@@ -290,6 +305,19 @@ def test_the_order_costs_where_medium_is_no_better_than_low():
     batch = batch_of(tasks=((1, 0),) * 3)
     plain, ordered = (Tiers(ordinal=weight)(batch, flat)[0] for weight in (0.0, 2.0))
     torch.testing.assert_close(ordered - plain, torch.full_like(plain, 2 * 2 * 0.25))
+
+
+def test_where_no_tier_can_be_told_only_the_order_is_learnt():
+    batch = batch_of(tasks=((1, 0),) * 3)
+    told = Guide(vector=torch.tensor([[1.0], [0.0], [0.0]]))
+    half = replace(batch, truth=batch.truth.with_guide(TOLD, told))
+    high = saying([[0.0, 0, 9.0], [0, 0, 9.0], [0, 0, 9.0]])
+    loss, _ = Tiers(ordinal=1.0)(half, high)
+    assert loss[0] > 5 and loss[1:].tolist() == pytest.approx([0.5, 0.5], abs=1e-3)
+    # An order that is right costs nothing, whatever the tiers are called.
+    low = saying([[9.0, 0, 0], [9.0, 9.0, 0], [0, 9.0, 0]])
+    loss, _ = Tiers(ordinal=1.0)(half, low)
+    assert loss[0] > 2 and loss[1:].max() < 0.02
 
 
 def test_each_damage_weighs_alike():

@@ -294,9 +294,11 @@ def _splits(length: int, shared: int) -> list[tuple[int, int]]:
     return splits
 
 
+# As with plans: the pictures of a folder have few sizes, and finding this takes half a millisecond.
+@functools.lru_cache(maxsize=16)
 def _shares(
     starts: tuple[int, ...], side: int, overlap: int, length: int, scale: int
-) -> list[tuple[int, np.ndarray]]:
+) -> tuple[tuple[int, np.ndarray], ...]:
     """For each tile along one axis: where its answer begins in the output, and its weights there.
 
     Between two tiles one ramp rises as the other falls, in the middle of what both may answer for.
@@ -318,8 +320,10 @@ def _shares(
         weight = before - after
         used = np.flatnonzero(weight)
         first, last = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
-        shares.append((first, weight[first:last]))
-    return shares
+        kept = weight[first:last].copy()
+        kept.flags.writeable = False
+        shares.append((first, kept))
+    return tuple(shares)
 
 
 def _faded(part: np.ndarray, wy: np.ndarray, wx: np.ndarray) -> np.ndarray:

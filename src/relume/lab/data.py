@@ -94,8 +94,8 @@ class Damage:
         soft: Share of samples whose photograph is softened before anything happens to it.
         softest: Kind of damage -> scale to which a photograph is brought down at most where that
             happens to it, in the place of `SOFTEST`: blurred pictures are told from soft ones.
-        lens: Share of samples whose photograph is as soft as a lens at full size leaves it (`LENS`);
-            none of those that are blurred, for nobody could say which of the two is damage.
+        lens: Share of samples whose photograph is as soft as a lens leaves it at full size
+            (`LENS`); none of the blurred ones, for nobody could say which of the two is damage.
 
     Raises:
         UsageError: Shares do not sum to 1, or ask for more damages than there are.

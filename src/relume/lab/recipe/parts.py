@@ -130,12 +130,13 @@ class Adapter(Row):
 class Data(Part):
     """photographs, validation, segmentations: folders below the data root.
 
-    damage: SPEC -> how often. windows: each sample sees a part of its photograph, of such shares of
-    its sides, in another light. mosaic: share of the samples, where there are windows, whose
-    thumbnail shows a part of another photograph too. soft: share of the samples whose photograph is
-    softened first, as photographs are at full size. softest: kind of damage -> scale of at most so
-    much softness beside it. lens: share of the samples, but for blurred ones, whose photograph is
-    as soft as a lens at full size leaves it; of triplets the order alone is learnt there. fixed: damages of each photograph, or of parts of it where there are
+    damage: SPEC -> how often. windows: each sample sees a part of its photograph, of such
+    shares of its sides, in another light. mosaic: share of the samples, where there are
+    windows, whose thumbnail shows a part of another photograph too. soft: share of the samples
+    whose photograph is softened first, as photographs are at full size. softest: kind of damage
+    -> scale of at most so much softness beside it. lens: share of the samples, but for blurred
+    ones, whose photograph is as soft as a lens at full size leaves it; of triplets the order
+    alone is learnt there. fixed: damages of each photograph, or of parts of it where there are
     windows, where a prior must look at it whole; 0 draws them anew. without: the fold of the
     photographs that is left out, `0/2` the first of two (`folds.fold_of`).
 

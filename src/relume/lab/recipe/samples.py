@@ -49,9 +49,7 @@ def samples_of(recipe: Written, root: Path) -> Samples:
             )
         pairs = find_pairs(root, data.lq, data.photographs)
         return Paired(pairs, seed=recipe.seed, sources=sources)
-    damage = Damage(
-        data.damage, data.counts, soft=data.soft, softest=data.softest, lens=data.lens
-    )
+    damage = Damage(data.damage, data.counts, soft=data.soft, softest=data.softest, lens=data.lens)
     told = {name for name, source in sources.items() if source.control == "oracle"} - {DAMAGE}
     photographs = load_photographs(
         root / data.photographs,
