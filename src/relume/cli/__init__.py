@@ -12,9 +12,20 @@ import typer
 
 from ..errors import RelumeError
 
-# `--help` lists the commands in the order in which they are imported.
-from . import people as people  # isort: skip
+# `--help` lists the commands in the order in which they are imported: those for people with
+# photographs first, which need nothing but the ground floor.
+# isort: off
+from . import restore as restore
+from . import compare as compare
+from . import segment as segment
+from . import diagnose as diagnose
+from . import triage as triage
+from . import models as models
+from . import doctor as doctor
+from . import demo as demo
 from . import lab as lab
+
+# isort: on
 from .options import MASKS as MASKS
 from .options import MODEL as MODEL
 from .program import app

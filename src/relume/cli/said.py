@@ -1,6 +1,7 @@
 """What commands say: results on stdout, warnings and a progress bar on stderr, JSON."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +73,24 @@ class Bar:
     def __exit__(self, *_: object) -> None:
         if self._bar is not None:
             self._bar.stop()
+
+
+def teller(
+    bar: Bar, say: Callable[[dict[str, Any]], None] | None
+) -> Callable[[dict[str, Any], int, int], None]:
+    """What `survey.run` tells of each picture: how far it is, what was refused, and, where there is
+    a `say`, its line and what was announced."""
+
+    def tell(record: dict[str, Any], done: int, total: int) -> None:
+        bar.show(done, total)
+        if record["status"] == "refused":
+            warn(record["message"])
+        elif say is not None:
+            say(record)
+            for words in record["announced"]:
+                warn(f"{record['input']}: {words}")
+
+    return tell
 
 
 def fields(card: Any) -> dict[str, Any]:
