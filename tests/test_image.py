@@ -28,6 +28,7 @@ from relume.image import (
     write,
     write_gray16,
 )
+from relume.image.containers import CONTAINERS, sniff
 
 RNG = np.random.default_rng(0)
 KINDS = {8: np.uint8, 16: np.uint16, 32: np.float32}
@@ -296,7 +297,7 @@ def test_a_picture_is_turned_exactly_once(tmp_path, format, turn):
         assert reopened.size == shown.shape[1::-1]
 
 
-@pytest.mark.parametrize("format", ["jpeg", "png", "tiff", "webp"])
+@pytest.mark.parametrize("format", [name for name, row in CONTAINERS.items() if row.pack])
 def test_metadata_is_carried_byte_for_byte_but_for_the_turn(format):
     exif = exif_block(6)
     picture = replace(
@@ -611,6 +612,16 @@ def test_images_are_known_by_suffix_or_by_first_bytes(tmp_path):
     ]:
         (tmp_path / name).write_bytes(content)
         assert is_image(tmp_path / name) == known
+
+
+@pytest.mark.parametrize("format", [name for name in CONTAINERS if name != "heif"])
+def test_a_file_is_known_by_its_own_row(format):
+    """No row shows another's files, but HEIF's, whose brands an AVIF may bear too."""
+    file = io.BytesIO()
+    Image.fromarray(smooth(8, 8)).save(file, format.upper())
+    head = file.getvalue()[:64]
+    assert sniff(head) == format
+    assert {name for name, row in CONTAINERS.items() if row.shows(head)} - {"heif"} == {format}
 
 
 def test_importing_pictures_imports_no_second_image_library():
