@@ -1,6 +1,7 @@
 """A paper's table: cells that are kept, a budget that is held, contrasts that count seeds."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -535,10 +536,14 @@ def test_perceive_ir_at_full_scale_on_small_pictures(everything, tmp_path):
     )
     rows = ("l1", "all", "shuffled", "ours")
     bench.check([bench.system.arm(row) for row in rows])
+    first = next(jobs(bench.system, rows))
+    assert first == bench.system.judging and next(jobs(bench.system, ["l1"])).arm.name == "l1"
+    bench.do(first)
+    assert bench.done(first)
     for row in rows:
         bench.do(Job(bench.system.arm(row)))
     assert [line.split(",")[0] for line in told if "training" in line] == [
-        "training l1", "training medium-0", "training medium-1",
+        "training medium-0", "training medium-1", "training judge", "training l1",
         "training prompts", "training all", "training shuffled", "training ours",
     ]  # fmt: skip
     found = {row: reports(bench, bench.system.arm(row), 1) for row in rows}
@@ -558,6 +563,17 @@ def test_perceive_ir_at_full_scale_on_small_pictures(everything, tmp_path):
     assert "; paper 30.87/.975" in line and "; paper 31.53/.890" in line
     assert "Weights of others: dino=" in text
     assert "all against l1 on haze" in text and "no verdict before 3 seeds" in text
+    # The judge is a perceiver of its own: other weights, other seed, other pictures.
+    judge = bench.judge
+    assert judge is not None and judge.card.recipe["seed"] == 1
+    assert f"Judge: other prompts ({judge.card.digest[:8]}), seed 1, " in text
+    assert "learnt from all but fold 0/2 of its photographs" in text
+    (asked,) = re.findall(r"The losses asked prompts \((\w{8})\)\.$", text, re.M)
+    assert asked != judge.card.digest[:8]
+    assert all(0 < row["tier_score"] < 1 for row in found["all"]["haze"][0].rows)
+    assert re.search(
+        r"^- all, the losses in our forms: \S+ \[.*\]: ", text[text.index("By the judge") :], re.M
+    )
 
 
 @pytest.mark.parametrize("paper", FULL["perceive-ir"], ids=lambda p: p.name)
@@ -577,7 +593,7 @@ def test_every_network_of_perceive_ir_at_full_scale_is_what_it_is_called(paper, 
     )
     assert (schedule.lr_at(0), schedule.lr_at(500_000)) == (2e-4, 1e-6) and schedule.best
     steps = {arm.name: bench.recipe(Job(arm)).build_schedule().steps for arm in paper.trained_first}
-    assert steps == {"medium-0": 20_000, "medium-1": 20_000, "prompts": 100_000}
+    assert steps == {"medium-0": 20_000, "medium-1": 20_000, "prompts": 100_000, "judge": 100_000}
     assert paper.weights == ("clip", "dino", "vgg")
     objective = bench.recipe(Job(paper.arm("all"))).objective.model_extra
     assert [objective[key] for key in ("contrastive", "tier", "perceptual")] == [0.1, 0.05, 0.1]

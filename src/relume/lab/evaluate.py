@@ -25,7 +25,7 @@ from ..restoration import check_restores, look, run_model
 from .controls import CONTROLS
 from .data import DAMAGE
 from .datasets import Loaded, Pair, Pairs
-from .metrics import CLEAN_FROM, Protocol
+from .metrics import CLEAN_FROM, Protocol, as_uint8
 from .report import Report, report_of
 from .truth import inside, residual, severities
 
@@ -44,6 +44,7 @@ def evaluate(
     against: Sequence[str] = (),
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
+    judge: Callable[[np.ndarray], float] | None = None,
 ) -> Report:
     """Restore every pair and measure it; where the pairs know of their damage, also apart inside it
     and outside (`truth.inside`), in the report's rows.
@@ -65,6 +66,8 @@ def evaluate(
             model *listens*; whether the prior helps needs a model trained under the control.
         seed: Of the bootstrap and of the control's donors; not of the damage.
         progress: Called with (done, all) after each picture.
+        judge: Picture, as a file of 8 bits holds it -> how good it looks, `tier_score` of the rows;
+            of what came in and of gt (`_input`, `_gt`) too. The protocol says who it is.
 
     Raises:
         UsageError: `against` without a prior, an unknown control, `shuffled` with pictures of one
@@ -101,6 +104,9 @@ def evaluate(
         if at_input["psnr"] >= CLEAN_FROM:
             kept = replace(protocol, align=0).score(scored[1], before)
             row["psnr_kept"] = kept["psnr"]
+        if judge is not None:
+            shown = {"": scored[1], "_input": before, "_gt": loaded.gt}
+            row |= {f"tier_score{of}": judge(_as_file(rgb)) for of, rgb in shown.items()}
         rows.append({k: round(v, 6) if isinstance(v, float) else v for k, v in row.items()})
 
         if guidance is not None and against:
@@ -215,6 +221,10 @@ def _scored(
         raise CheckError(f"{image}: the answer holds values that are not finite.")
     scores = protocol.score(out, gt, part)
     return {k: round(v, 6) if isinstance(v, float) else v for k, v in scores.items()}, out
+
+
+def _as_file(rgb: np.ndarray) -> np.ndarray:
+    return as_uint8(rgb).float().numpy()
 
 
 def _check_controls(against: Sequence[str], listens: bool) -> None:

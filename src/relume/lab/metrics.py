@@ -278,6 +278,8 @@ class Protocol:
         spec: SPEC of the damage, or None for damage that lies in files.
         seed: Seed of the damage, or None.
         told: What the model was told of the damage and did not find by itself: `noise.sigma`.
+        judge: Name and digest of the quality model that judged answers (`tier_score` of a report's
+            rows); "" for none.
 
     Raises:
         UsageError: A value that is none of these.
@@ -293,6 +295,7 @@ class Protocol:
     spec: str | None = None
     seed: int | None = None
     told: tuple[str, ...] = ()
+    judge: str = ""
 
     def __post_init__(self) -> None:
         for name, known in _CHOICES.items():
@@ -376,6 +379,8 @@ class Protocol:
             words.append(f"best shift within {self.align} px")
         if self.scale > 1:
             words.append(f"x{self.scale}")
+        if self.judge:
+            words.append(f"judged by {self.judge}")
         return ", ".join([*words, f"SSIM {self.ssim}"])
 
 

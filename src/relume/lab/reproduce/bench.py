@@ -34,7 +34,8 @@ from ..runs import run_recipe, training_files
 from ..sources import controlled, told_by_gt
 from ..weights import load as load_weights
 from ..weights import write_whole
-from .system import Arm, Column, Job, System, jobs
+from .judge import Judge, absent
+from .system import PERCEIVER, Arm, Column, Job, System, jobs
 
 TIMED = 256
 """Side of the part of a picture on which a network is timed, in pixels."""
@@ -67,6 +68,7 @@ class Bench:
         self.system, self.root, self.out = system, root, out
         self.changes, self.prior, self.tell = tuple(changes), (*system.prior, *prior), tell
         self.weights = dict(weights or {})
+        self._judge: Judge | None = None
         self._pairs: dict[str, Pairs] = {}
         self._absent: dict[str, str] = {}
         # What is read, damaged and looked at once serves all arms, as long as there is room.
@@ -107,6 +109,8 @@ class Bench:
     def cell(self, job: Job, column: Column) -> Path:
         key = f"{self.digest(job)}\0{column.name}\0{column.title}\0{column.protocol}"
         key += "".join(f"\0{change}" for change in job.arm.at_test)
+        if self.judge is not None:
+            key += f"\0judged by {self.judge.card.digest}"
         return self.out / "cells" / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.json"
 
     def absent(self, column: Column) -> str:
@@ -115,8 +119,29 @@ class Bench:
             self._absent[column.name] = column.absent(self.root)
         return self._absent[column.name]
 
+    @property
+    def judge(self) -> Judge | None:
+        """Who judges, if it is here. As soon as it is, cells without its word are measured anew."""
+        system, job = self.system, self.system.judging
+        if self._judge is None and job is not None and self.weights_of(job).is_file():
+            self._judge = Judge(self.weights_of(job), job.arm.title)
+        elif self._judge is None and job is None and system.judge and not absent(system.judge):
+            self._judge = Judge(system.judge)
+        return self._judge
+
+    @property
+    def unjudged(self) -> str:
+        """Why nobody judges here, in words, or ""."""
+        if not self.system.judge or self.judge is not None:
+            return ""
+        if self.system.judging is None:
+            return absent(self.system.judge)
+        return "it is trained before the rows that learn from a perceiver, and was not yet"
+
     def columns(self, job: Job) -> list[Column]:
         """What a run is measured on: every column; a further seed on that of the contrast alone."""
+        if job == self.system.judging:
+            return []  # it restores nothing
         named = self.system.contrast[2]
         return [c for c in self.system.columns if not job.seed or c.name == named]
 
@@ -140,9 +165,13 @@ class Bench:
         """Say before the first step what else would be said after days.
 
         Raises:
-            UsageError: There is nothing to train on.
+            UsageError: There is nothing to train on, or one of all arms learns from the judge.
             MissingError, ModelError: What a prior, an encoder or an objective needs is not here.
         """
+        if self.judge is not None:
+            # All of them: of whoever judges, the table says that it never was a loss.
+            for arm in self.system.arms:
+                self.judge.refuse(self.recipe(Job(arm)))
         first = self.first(arms)
         # The arms of a table train on the same, or on parts of it.
         for arm in (*arms[:1], *first):
@@ -155,10 +184,12 @@ class Bench:
                     _ = recipe.build_prior(name, row).identity
 
     def first(self, arms: Sequence[Arm]) -> list[Arm]:
-        """What these arms need and what that needs, of the arms that are no rows."""
+        """What these arms need and what that needs, of the arms that are no rows; and the judge."""
         known = {arm.name: arm for arm in self.system.trained_first}
         found: dict[str, Arm] = {}
         queue = [name for arm in arms for name in arm.needs.values()]
+        if any(PERCEIVER in arm.needs for arm in arms):
+            queue.append(self.system.judge)
         while queue:
             name = queue.pop()
             if name in known and name not in found:
@@ -249,12 +280,17 @@ class Bench:
             for at, pair in enumerate(pairs.items)
         )
         self.tell(f"measuring on {column.name}")
+        protocol, judge = column.protocol, self.judge
+        if judge is not None:
+            judge.refuse(recipe)
+            protocol = replace(protocol, judge=str(judge))
         report = evaluate(
             restore,
             replace(pairs, items=items),
-            column.protocol,
+            protocol,
             model={"name": recipe.name, "sha256": digest},
             prior=told if sources else None,
+            judge=judge,
         )
         lq = load(0).lq[..., :TIMED, :TIMED]
         guidance = told(load(0).lq).crop(0, 0, *_size(lq)) if sources else None

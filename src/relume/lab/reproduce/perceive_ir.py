@@ -19,7 +19,7 @@ from pathlib import Path
 from ...card import QUALITY
 from ..datasets import Pairs, centres, degraded_pairs
 from ..objectives.perception import WEIGHTS
-from .system import SEEDS, Arm, Column, System
+from .system import PERCEIVER, SEEDS, Arm, Column, System
 
 SEED = 11
 SIDE = 128
@@ -46,7 +46,9 @@ DAMAGE = {
 TASKS = {3: ("noise", "haze", "rain"), 5: tuple(DAMAGE)}
 
 
-JUDGE = f'objective.perceiver="{QUALITY}"'
+JUDGE = "relume-judge"
+"""Of another seed, from half of the photographs: no loss ever asked it."""
+LOSS = f'{PERCEIVER}="{QUALITY}"'
 COMPARED = 'objective.at=["encoder.0", "encoder.1", "middle"]'
 
 
@@ -59,10 +61,10 @@ def _losses(*which: str) -> tuple[str, ...]:
     )
     if "tier" in which:
         # As a share of the restoration loss's pull, lambda_2 says what it says at any temperature.
-        known += (JUDGE, "objective.balanced=true")
+        known += (LOSS, "objective.balanced=true")
     if "perceptual" in which:
         # With weights of sum 1 the ratio is 2.7 times the release's: lambda_3 / 2.7.
-        known += (JUDGE, COMPARED, "objective.every=50", "objective.perceptual=0.037")
+        known += (LOSS, COMPARED, "objective.every=50", "objective.perceptual=0.037")
     return tuple(dict.fromkeys(known))
 
 
@@ -139,11 +141,13 @@ def _table(backbone: str, tasks: int, arms: tuple[Arm, ...], seeds: int = 1) -> 
         contrast=("all", "l1", "haze"),
         seeds=seeds,
         averages=True,
+        judge=JUDGE,
         notes=(
             "Semantics: a light encoder of the thumbnail, trained along, where the paper has "
             "DINOv2. Tiers and features: relume-quality, where it has CLIP's prompts and VGG-16. "
             "Proxies: the network's own averaged states, every 50 steps.",
-            "No network judges by the perceiver that was its loss: PSNR and SSIM are all.",
+            f"Who served as a loss is never the judge: {JUDGE} is of another seed, from half of "
+            "the photographs. It began with relume-damage, as the other did, which knows them all.",
             f"Test pictures are the centre crops, of {SIDE} pixels, of CBSD68; 8 bit.",
         ),
     )

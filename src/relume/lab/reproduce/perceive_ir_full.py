@@ -3,7 +3,9 @@
 Trained and tested on the public sets of the all-in-one protocol (`allinone`), with frozen DINOv2,
 CLIP and VGG-16. The first stage is trained first, on all five tasks as the authors train it: two
 restorers, each without a half of the pictures, stopped at 20,000 steps, make pictures of medium
-quality, and CLIP's three prompts learn to tell those from the damaged and the clean ones.
+quality, and CLIP's three prompts learn to tell those from the damaged and the clean ones. Other
+prompts, of another seed and half of the pictures, judge what the rows restore: who served as a loss
+is never the judge.
 
 The rows add the paper's three losses one by one, in the form and with the weights of the authors'
 late release, the only one that is known; the last row has ours, which answer its weaknesses. The
@@ -19,7 +21,7 @@ from dataclasses import replace
 
 from ..objectives.perception import WEIGHTS
 from .allinone import columns
-from .system import SEEDS, Arm, System
+from .system import PERCEIVER, SEEDS, Arm, System
 
 # Weights of other people: what --weights calls them
 DINO, CLIP, VGG = "dino", "clip", "vgg"
@@ -72,7 +74,11 @@ PROMPTS = Arm(
     share=PROMPT_STEPS / STEPS,
     weights={"backbone.source": CLIP},
 )
-FIRST_STAGE = (_medium(0), _medium(1), PROMPTS)
+# Other prompts of another seed, which no loss asks: they learn from the pictures of the other fold.
+JUDGE = replace(
+    PROMPTS, name="judge", title="other prompts", changes=(*PROMPTS.changes, 'data.without="0/2"')
+)
+FIRST_STAGE = (_medium(0), _medium(1), PROMPTS, JUDGE)
 
 # The second stage
 
@@ -98,7 +104,7 @@ def _arm(name: str, title: str, losses: tuple[str, ...], form: dict[str, str], *
     said = {**form, **{loss: "0.0" for loss in WEIGHTS if loss not in losses}}
     needs, weights = {}, dict(SEMANTICS)
     if "tier" in losses:
-        needs["objective.perceiver"] = "prompts"
+        needs[PERCEIVER] = "prompts"
     if "perceptual" in losses:
         said |= {"proxies": f"[{FOLDED}]", "snapshots": "2", "every": "20_000"}
         needs |= {f"objective.proxies.0.folds.{fold}": f"medium-{fold}" for fold in range(2)}
@@ -169,6 +175,8 @@ NOTES = (
     "trains. The authors chose theirs on pictures of the test sets.",
     "Noise in training is cut to 8 bits, as the protocol's other authors have it; Perceive-IR's is "
     "not. Tests of three tasks are cut to multiples of 16 pixels, those of five are not.",
+    "The judge is CLIP's prompts once more, of another seed, learnt from one half of the pictures; "
+    "the perceiver of the losses learnt from all. It sees crops that cover a picture.",
     "The three losses are silent where a crop shows little of its damage: of real pairs by what "
     "can be seen of the difference, of noise by its sigma.",
     "Proxies: the two restorers of the first stage and the network's own states of every 20,000 "
@@ -204,6 +212,7 @@ def _table(backbone: str, tasks: int, seeds: int = 1) -> System:
         trained_first=FIRST_STAGE,
         seeds=seeds,
         averages=True,
+        judge=JUDGE.name,
     )
 
 

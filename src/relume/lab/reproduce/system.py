@@ -12,6 +12,8 @@ from ..metrics import Protocol
 
 SEEDS = 3
 STEPS_GROW = 4
+PERCEIVER = "objective.perceiver"
+"""Key of a recipe: the quality perceiver whose word is a loss."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,9 @@ class System:
         longest: Times the base's steps that are trained at most.
         seeds: Training runs of both arms of the contrast; below SEEDS it has no verdict.
         averages: Whether the columns are parts of one test, whose averages stand beside them.
+        judge: Who says how good the restored pictures look and never was a loss: a quality model,
+            by its shipped name or its file, or one of `trained_first`. That one is trained, on the
+            second seed, before the rows that learn from a perceiver. "" for nobody.
     """
 
     name: str
@@ -100,6 +105,13 @@ class System:
     trained_first: tuple[Arm, ...] = ()
     seeds: int = SEEDS
     averages: bool = False
+    judge: str = ""
+
+    @property
+    def judging(self) -> Job | None:
+        """The run that judges, where it is one of these."""
+        known = {arm.name: arm for arm in self.trained_first}
+        return Job(known[self.judge], 1) if self.judge in known else None
 
     @property
     def runs(self) -> int:
@@ -144,6 +156,9 @@ def jobs(system: System, rows: Sequence[str] = ()) -> Iterator[Job]:
     """What to train, the most wanted first; without end."""
     arms = [system.arm(name) for name in rows] if rows else list(system.arms)
     pair = [arm for arm in arms if arm.name in system.contrast[:2]]
+    judge = system.judging
+    if judge is not None and any(PERCEIVER in arm.needs for arm in arms):
+        yield judge
     times = 1
     while True:
         yield from (Job(arm, 0, times) for arm in arms)

@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from ...card import find
 from ..report import Report, summary
 from ..truth import INSIDE
+from ..weights import named
 from .bench import Bench
-from .system import SEEDS, STEPS_GROW, Arm, Job, System
+from .judge import learns_tiers, perceiver_of
+from .system import PERCEIVER, SEEDS, STEPS_GROW, Arm, Job, System
 
 AVERAGES = ("mean of columns", "mean of pictures")
 """Both of a test in several columns: they differ where columns are not equally long, and papers
@@ -39,6 +42,7 @@ def table(bench: Bench, rows: Sequence[str] = ()) -> str:
                 "row",
                 *(c.title for c in system.columns),
                 *(AVERAGES if system.averages else ()),
+                *(("judge",) if bench.judge else ()),
                 "parameters, ms per megapixel",
                 "weights",
             ),
@@ -53,11 +57,14 @@ def table(bench: Bench, rows: Sequence[str] = ()) -> str:
                 for text, c in zip(texts, system.columns, strict=True)
             ]
             texts += _averages(found) if system.averages else []
+            texts += [_interval(summary(*_scores(found)), "")] if bench.judge else []
             size = _size(measured[0]) if measured else "-"
             lines.append(f"| {_named(arm)} | {' | '.join(texts)} | {size} | {' '.join(digests)} |")
         curve[longest.steps] = _named_contrast(system, cells)
         lines += ["", *_contrast(bench, cells), "", *_earned(system, arms, cells)]
+        lines += _judged(bench, arms, cells)
         lines += _apart(system, arms, cells)
+    lines += _who_judges(bench, arms)
     lines += _curve(system, curve)
     if set(system.columns_of_paper) - {column.title for column in system.columns}:
         lines += _paper(system, arms)
@@ -144,6 +151,89 @@ def _earned(
         )
     head = f"Against {first.title}, over the pictures of all columns, one seed:"
     return [head, "", *lines, ""] if lines else []
+
+
+Scored = tuple[list[float], list[str]]
+"""A number of each picture, and its photograph."""
+
+
+def _scores(columns: Sequence[Sequence[Report]], of: str = "") -> Scored:
+    """What the judge says of the pictures of all columns, of the first seed; of none where a column
+    is not measured."""
+    rows = (
+        [row for reports in columns for r in reports[:1] for row in r.rows] if all(columns) else []
+    )
+    return [row[f"tier_score{of}"] for row in rows], [row["photograph"] for row in rows]
+
+
+def _interval(found: Mapping[str, Any], sign: str = "+") -> str:
+    """A mean of scores with its interval; "-" of nothing."""
+    if found["mean"] is None:
+        return "-"
+    low, high = found["ci95"] or (float("nan"),) * 2
+    return f"{found['mean']:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
+
+
+def _judged(
+    bench: Bench, arms: Sequence[Arm], cells: Mapping[str, Mapping[str, list[Report]]]
+) -> list[str]:
+    """Whether the rows that a perceiver taught to look excellent do so to another, by the paired
+    difference from the contrast's control; and between what scores all of them lie."""
+    if bench.judge is None:
+        return []
+    whole = {a: [cells[a.name][c.name] for c in bench.system.columns] for a in arms}
+    whole = {a: columns for a, columns in whole.items() if all(columns)}
+    if not whole:
+        return []
+    first = next(iter(whole.values()))
+    before, clean = (_interval(summary(*_scores(first, of)), "") for of in ("_input", "_gt"))
+    lines = [
+        f"The judge's score, 0 for low and 1 for high, is {before} of what came in and {clean} of "
+        "the clean pictures.",
+        "",
+    ]
+    plain = next((arm for arm in whole if arm.name == bench.system.contrast[1]), None)
+    taught = [a for a in whole if not a.control and learns_tiers(bench.recipe(Job(a)))]
+    if plain is None or not taught:
+        return lines
+    lines += [
+        f"By the judge, against {plain.title}, over the pictures of all columns, one seed:",
+        "",
+    ]
+    theirs, groups = _scores(whole[plain])
+    for arm in taught:
+        mine, _ = _scores(whole[arm])
+        found = summary([a - b for a, b in zip(mine, theirs, strict=True)], groups)
+        low, high = found["ci95"] or (float("nan"),) * 2
+        word = "better" if low > 0 else "worse" if high < 0 else "no difference is shown"
+        lines.append(f"- {arm.title}: {_interval(found)}: {word}")
+    return [*lines, ""]
+
+
+def _who_judges(bench: Bench, arms: Sequence[Arm]) -> list[str]:
+    """The judge by name and digest, what it learnt from, and the losses' perceiver."""
+    if bench.unjudged:
+        return [f"No judge: {bench.unjudged}.", ""]
+    if bench.judge is None:
+        return []
+    recipe = bench.judge.card.recipe
+    data = recipe.get("data", {})
+    without = f"all but fold {data['without']}" if data.get("without") else "all"
+    said = f"Judge: {bench.judge}, seed {recipe.get('seed', '-')}, learnt from {without} of its "
+    said += "photographs"
+    if start := recipe.get("start"):
+        said += f", begun with {start}"
+    perceivers = ", ".join(dict.fromkeys(filter(None, (_perceiver(bench, arm) for arm in arms))))
+    asked = f" The losses asked {perceivers}." if perceivers else ""
+    return [f"{said}. It never served as a loss.{asked}", ""]
+
+
+def _perceiver(bench: Bench, arm: Arm) -> str:
+    """Whom the losses of an arm ask, with its digest where it is here; "" for nobody."""
+    word = perceiver_of(bench.recipe(Job(arm)))
+    path = named(word)
+    digest = f" ({find(path).card.digest[:8]})" if path.is_file() else ""
+    return f"{arm.needs.get(PERCEIVER, word)}{digest}"
 
 
 def _size(report: Report) -> str:
