@@ -74,6 +74,7 @@ SOFT = {
     "Gaussian 0.6 to 1": "lens:sigma=0.6..1+sensor:iso=200..1600",
     "Gaussian 1 to 1.6": "lens:sigma=1..1.6+sensor:iso=200..1600",
     "Gaussian 1.6 to 2.4": "lens:sigma=1.6..2.4+sensor:iso=200..1600",
+    "the same, saved by a camera": "lens:sigma=1.6..2.4+sensor:iso=200..1600+jpeg:quality=85..97",
 }
 BARS = {"macro": 0.85, "worst": 0.75, "all": 0.70, "ordered": 0.90, "worst ordered": 0.80}
 

@@ -98,6 +98,17 @@ def test_how_soft_is_said_by_the_recipe():
     assert 0.3 < np.mean(noisy) < 0.7
 
 
+def test_a_damage_of_several_steps_is_drawn_as_a_whole_and_alone():
+    both = "sensor:iso=800+jpeg:quality=90"
+    rng = np.random.default_rng(0)
+    drawn = {Damage({both: 1.0, "rain": 1.0}, (0.0, 1.0)).draw(rng) for _ in range(30)}
+    assert drawn == {both, "rain"}
+    never = Damage({"rain": 1.0, both: 0.0}, (0.0, 1.0))
+    assert {never.draw(rng) for _ in range(30)} == {"rain"}
+    with pytest.raises(UsageError, match="goes with no other"):
+        Damage({both: 1.0, "rain": 1.0}, (0.0, 0.5, 0.5))
+
+
 def test_photographs_are_softened_before_anything_happens_to_them(folder):
     rng = np.random.default_rng(0)
     drawn = [Damage(DAMAGE, (0.2, 0.5, 0.3), soft=0.4).draw(rng) for _ in range(400)]

@@ -579,6 +579,31 @@ def test_a_perceiver_begins_with_the_trunk_of_a_mask_network(root, tmp_path):
         begin_with(wider.build_model(), wider)
 
 
+def test_a_network_begins_with_the_mean_of_several(root, tmp_path):
+    told = load(str(root / "masks.toml"))
+    files = [str(tmp_path / f"{i}.safetensors") for i in range(2)]
+    for i, file in enumerate(files):
+        tensors = {k: torch.full_like(v, i) for k, v in told.build_model().state_dict().items()}
+        weights.save(Path(file), weights.to_half(tensors), recipe=told.resolved())
+    both = Recipe.model_validate({**told.resolved(), "start": files})
+    assert both.digest != told.digest
+    model = both.build_model()
+    begin_with(model, both)
+    for name, value in model.state_dict().items():
+        half = 0.5 if value.is_floating_point() else 0
+        assert torch.equal(value, torch.full_like(value, half)), name
+    wider = Recipe.model_validate(
+        {**told.resolved(), "backbone": {**told.resolved()["backbone"], "width": 6}}
+    )
+    weights.save(
+        Path(files[1]), weights.to_half(wider.build_model().state_dict()), recipe=wider.resolved()
+    )
+    with pytest.raises(ModelError, match="no mean of them"):
+        begin_with(model, both)
+    with pytest.raises(UsageError, match="begins with nobody"):
+        begin_with(model, Recipe.model_validate({**told.resolved(), "start": ["nobody", files[0]]}))
+
+
 def test_a_folder_of_many_sizes_keeps_few_graphs(model):
     engine = open_engine(model, "openvino")
     prior = DamagePrior(engine)

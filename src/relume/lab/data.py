@@ -89,7 +89,8 @@ class Damage:
     """Draws a chain of damages: how many, then which, in a camera's order.
 
     Args:
-        specs: SPEC of one kind each (`noise:sigma=5..50`) -> how often it is drawn.
+        specs: SPEC (`noise:sigma=5..50`) -> how often it is drawn. One of several steps is drawn as
+            a whole, and goes with no other.
         counts: Share of samples with 0, 1, 2, ... damages; sums to 1.
         soft: Share of samples whose photograph is softened before anything happens to it.
         softest: Kind of damage -> scale to which a photograph is brought down at most where that
@@ -98,7 +99,8 @@ class Damage:
             (`LENS`); none of the blurred ones, for nobody could say which of the two is damage.
 
     Raises:
-        UsageError: Shares do not sum to 1, or ask for more damages than there are.
+        UsageError: Shares do not sum to 1, or ask for more damages than there are, or for others
+            beside one of several steps.
         RecipeError: A SPEC cannot be read.
     """
 
@@ -121,7 +123,14 @@ class Damage:
                 f"data.counts must be shares that sum to 1, at most one more than damages; "
                 f"got {list(counts)} for {len(specs)} damages."
             )
-        self.kinds = tuple(parse(spec).kinds[0] for spec in self.specs)
+        kinds = [parse(spec).kinds for spec in self.specs]
+        whole = next((s for s, k in zip(self.specs, kinds, strict=True) if len(k) > 1), "")
+        if whole and self.counts[2:].any():
+            raise UsageError(
+                f"data.damage {whole!r} has several steps and goes with no other damage: give "
+                f"data.counts for at most one, got {list(counts)}."
+            )
+        self.kinds = tuple(first for first, *_ in kinds)
 
     @property
     def follows_regions(self) -> bool:

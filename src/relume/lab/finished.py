@@ -6,8 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
+from torch import Tensor
 
 from ..card import BESIDE, CARD_FORMAT, Card, find, is_shipped, survey
 from ..errors import ModelError, UsageError
@@ -139,25 +141,30 @@ def card_of(recipe: Mapping[str, Any], along: Mapping[str, str] | None = None) -
 def begin_with(model: Restorer, recipe: Recipe) -> None:
     """The finished weights of another run of the same network, or of one that shares its trunk.
 
+    Of several runs their mean: what begins alike and is trained on in two ways lies in one basin
+    (Wortsman et al., Model soups, arXiv 2203.05482), and the mean often has of both.
+
     Adapters that it had none of begin as they are drawn, changing nothing, and so do encoders: what
     a network is told in addition is learnt from where it stood. A network of another kind gives
     its `trunk`, encoders and adapters: a perceiver begins with what a mask network has learnt.
 
     Args:
-        recipe: Its `start` is a `.safetensors`, or the name of a model that ships.
+        recipe: Its `start` is a `.safetensors`, or the name of a model that ships, or several.
 
     Raises:
         UsageError: They are not there.
         ModelError: They cannot be read, or are another network's.
     """
-    path = named(recipe.start)
-    if not path.is_file():
-        raise UsageError(
-            f"The recipe begins with {recipe.start}, which is not here. Train what makes it first, "
-            """or begin from nothing with --set 'start=""'."""
-        )
+    words = (recipe.start,) if isinstance(recipe.start, str) else recipe.start
+    for word in words:
+        if not named(word).is_file():
+            raise UsageError(
+                f"The recipe begins with {word}, which is not here. Train what makes it first, "
+                """or begin from nothing with --set 'start=""'."""
+            )
+    path = named(words[0])
     stored = load(path)
-    tensors = stored.tensors
+    tensors = _mean({word: load(named(word)).tensors for word in words})
     # What is measured after training, buffers, may be missing: it is measured anew.
     kept = dict(model.named_buffers())
     parts = {f"adapters.{site}.": adapter for site, adapter in model.adapters.items()}
@@ -176,6 +183,21 @@ def begin_with(model: Restorer, recipe: Recipe) -> None:
     except RuntimeError as error:
         first = " ".join(str(error).split())[:200]
         raise ModelError(f"{path} does not fit the recipe's network: {first}") from None
+
+
+def _mean(tensors: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Of the tensors of finished weights, by the words that name them."""
+    (first, wanted), *others = tensors.items()
+    shapes = {name: tensor.shape for name, tensor in wanted.items()}
+    for word, more in others:
+        if {name: tensor.shape for name, tensor in more.items()} != shapes:
+            raise ModelError(f"{word} and {first} are of two networks: there is no mean of them.")
+    if not others:
+        return dict(wanted)
+    return {
+        name: torch.stack([each[name].double() for each in tensors.values()]).mean(0).to(one.dtype)
+        for name, one in wanted.items()
+    }
 
 
 def load_backbone(model: Restorer, path: Path) -> None:

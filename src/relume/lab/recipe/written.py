@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-from typing import Any
+from typing import Annotated, Any
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from ...errors import RecipeError, nearest
 from ..train import Schedule
@@ -22,7 +22,8 @@ class Written(BaseModel):
     description: str = ""
     extends: str | None = None
     seed: int = 0
-    start: str = ""  # finished weights that training begins with: a file, or a shipped name
+    # Finished weights that training begins with: a file or a shipped name, or several, whose mean.
+    start: str | Annotated[tuple[str, ...], Field(min_length=1)] = ""
     data: Data
     backbone: BackboneOf
     priors: dict[str, PriorOf] = {}

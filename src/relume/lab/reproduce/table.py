@@ -222,7 +222,7 @@ def _who_judges(bench: Bench, arms: Sequence[Arm]) -> list[str]:
     said = f"Judge: {bench.judge}, seed {recipe.get('seed', '-')}, learnt from {without} of its "
     said += "photographs"
     if start := recipe.get("start"):
-        said += f", begun with {start}"
+        said += f", begun with {start if isinstance(start, str) else ' and '.join(start)}"
     perceivers = ", ".join(dict.fromkeys(filter(None, (_perceiver(bench, arm) for arm in arms))))
     asked = f" The losses asked {perceivers}." if perceivers else ""
     return [f"{said}. It never served as a loss.{asked}", ""]
