@@ -24,7 +24,7 @@ from relume.errors import CheckError, MissingError, ModelError, RecipeError, Usa
 from relume.guidance import Guidance, Guide
 from relume.image import Picture, write
 from relume.lab import recipe, runs, weights
-from relume.lab.backbones.perceiver import Perceiver
+from relume.lab.backbones.perceiver import Perceiver, Standard
 from relume.lab.clip import TierPrompts, encoded, open_clip, seen, word_ids
 from relume.lab.data import DAMAGE, FOLD, Asks, Batch, Damage
 from relume.lab.export import export
@@ -259,6 +259,14 @@ def test_of_a_photograph_that_a_lens_left_soft_the_order_alone_is_told(root):
         # Steps of 14 pixels are steps where no lens was in the way.
         steepest = gt.diff(dim=2).abs().amax()
         assert steepest < 0.5 if soft else steepest > 0.1
+
+
+def test_what_varies_beyond_half_precision_can_be_saved():
+    standard = Standard(2).train()
+    for _ in range(400):
+        standard(torch.tensor([[-1e3, 0.0], [1e3, 1.0]]))
+    assert standard.variance.tolist() == pytest.approx([65504, 0.25], rel=1e-3)
+    assert weights.to_half(standard.state_dict())["variance"].isfinite().all()
 
 
 # Tiers

@@ -110,6 +110,10 @@ class Perceiver(nn.Module):
         return Output(torch.cat([logits, difficulty], 1), {site: found[site] for site in taps})
 
 
+HALF = 65504.0
+"""The largest number of half precision."""
+
+
 class Standard(nn.Module):
     """Rows with mean 0 and deviation 1 in each column: over the batch while it is trained, and by
     the running figures of training at use (Ioffe and Szegedy, arXiv 1502.03167).
@@ -137,7 +141,8 @@ class Standard(nn.Module):
             mean, variance = rows.mean(0), rows.var(0, correction=0)
             with torch.no_grad():
                 self.mean.lerp_(mean, self.momentum)
-                self.variance.lerp_(variance, self.momentum)
+                # Finished weights are halves: what varies more is told a little louder at use.
+                self.variance.lerp_(variance, self.momentum).clamp_(max=HALF)
         return (rows - mean) / (variance + 1e-5).sqrt()
 
 
