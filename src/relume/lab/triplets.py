@@ -9,7 +9,7 @@ import torch
 from ..errors import UsageError
 from ..guidance import Guidance, Guide, stack
 from ..priors.quality import TIERS, difficulty_of
-from .data import LENS, Batch, Cut, Damage, Samples
+from .data import Batch, Cut, Damage, Samples
 from .degrade import Chain, Degraded, Sampled, View, parse
 from .folds import fold_of
 from .pairs import Kept, as_float
@@ -149,7 +149,9 @@ class Triplets(Samples):
             MEDIUM: Guide(maps=crops[1][None]),
             TASK: Guide(vector=task[None], names=self.tasks),
             LEFT: Guide(vector=left_wrong[None], names=TIERS),
-            TOLD: Guide(vector=np.array([[LENS not in spec]], np.float32), names=("told",)),
+            TOLD: Guide(
+                vector=np.array([["lens" not in chain.kinds]], np.float32), names=("told",)
+            ),
         }
         return Cut(crops[0], crops[2], Guidance(), Guidance(truth))
 

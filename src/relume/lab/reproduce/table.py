@@ -74,8 +74,8 @@ def table(bench: Bench, rows: Sequence[str] = ()) -> str:
     if bench.prior:
         lines += [f"What the rows look at: {', '.join(dict.fromkeys(bench.prior))}.", ""]
     if bench.weights:
-        named = ", ".join(f"{word}={place}" for word, place in bench.weights.items())
-        lines += [f"Weights of others: {named}.", ""]
+        others = ", ".join(f"{word}={place}" for word, place in bench.weights.items())
+        lines += [f"Weights of others: {others}.", ""]
     return "\n".join([*lines, *(f"- {note}" for note in system.notes)])
 
 
